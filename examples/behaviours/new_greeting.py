@@ -1,0 +1,13 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A good version, visibly another one than the first."""
+
+from __future__ import annotations
+
+from .hooks import Hooks
+
+
+class Behaviour(Hooks):
+    greeting = "Welcome back!"

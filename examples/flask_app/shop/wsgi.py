@@ -1,0 +1,11 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The entry point of the WSGI server: ``gunicorn shop.wsgi:app``."""
+
+from __future__ import annotations
+
+from . import create_app
+
+app = create_app()
