@@ -1,0 +1,257 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Lab hosts: containers that boot systemd, with an address and an SSH login of their own."""
+
+from __future__ import annotations
+
+import io
+import ipaddress
+import json
+import re
+import socket
+import subprocess
+import tarfile
+import time
+import zlib
+from collections.abc import Mapping, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+
+from lab import access, engine, image
+from lab.shell import LabError, docker, lock, run, say
+
+NETWORK = "bulletproof-lab"
+PREFIX = "bulletproof-lab-"
+BOOT_TIMEOUT = 60
+# What systemd takes for "halt now, in order"; any other signal and every stop waits for its time limit.
+STOP_SIGNAL = "SIGRTMIN+3"
+COMPANY_CA = "etc/ssl/certs/ca-certificates.crt"
+COMPANY_CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
+
+
+class Host:
+    """One lab host, by its short name."""
+
+    def __init__(self, name: str) -> None:
+        if not re.fullmatch(r"[a-z0-9][a-z0-9-]{0,30}", name):
+            raise LabError(f"{name!r} is no name for a host.", "use lower-case letters, digits and hyphens.")
+        self.name = name
+        self.container = PREFIX + name
+
+    def __repr__(self) -> str:
+        return f"Host({self.name!r})"
+
+    @property
+    def address(self) -> str:
+        """The IP address; the same over reboots, and for the next host of this name."""
+        answer = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAMConfig.IPv4Address}}}}'
+        return docker("inspect", "--format", answer, self.container)
+
+    @property
+    def state(self) -> str:
+        """The container's state: running, paused, exited … or absent."""
+        return docker("inspect", "--format", "{{.State.Status}}", self.container, check=False) or "absent"
+
+    def run(
+        self, argv: Sequence[str], *, check: bool = True, timeout: float = 120, user: str = "root", stdin: str | bytes | None = None
+    ) -> subprocess.CompletedProcess[str]:
+        """Run a command on the host, past SSH: for arranging a test and for looking at what came of it."""
+        return run(["docker", "exec", "--interactive", "--user", user, self.container, *argv], check=check, timeout=timeout, stdin=stdin)
+
+    def read(self, path: str) -> str:
+        """The text of a file on the host."""
+        return self.run(["cat", path]).stdout
+
+    def write(self, path: str, text: str, mode: str = "0644") -> None:
+        """Put a file on the host, owned by root."""
+        self.run(["install", "-D", "-m", mode, "/dev/stdin", path], stdin=text)
+
+    def exists(self, path: str) -> bool:
+        """Whether a path is there, be it only a dangling link."""
+        return self.run(["sh", "-c", 'test -e "$1" || test -L "$1"', "sh", path], check=False).returncode == 0
+
+    def ssh(self, *command: str) -> list[str]:
+        """The command line that logs in as the user `deploy`."""
+        options = [f"-o{key}={value}" for key, value in access.ssh_options(self.name).items()]
+        return ["ssh", *options, "-i", str(access.key("client")), f"{access.USER}@{self.address}", *command]
+
+    def reboot(self) -> None:
+        """Shut down in order and boot; return when the host is up."""
+        docker("stop", "--time", "20", self.container)
+        self.start()
+
+    def kill(self) -> None:
+        """Cut the power."""
+        docker("kill", self.container)
+
+    def start(self) -> None:
+        """Boot a host that was killed or has shut down; return when it is up."""
+        docker("start", self.container)
+        self.wait_until_up()
+
+    def pause(self) -> None:
+        """Freeze every process: to the outside, a host that no longer answers."""
+        docker("pause", self.container)
+
+    def unpause(self) -> None:
+        """Let the processes go on where they were."""
+        docker("unpause", self.container)
+
+    def wait_until_up(self, timeout: float = BOOT_TIMEOUT) -> None:
+        """Wait until systemd has finished booting and SSH answers."""
+        deadline = time.monotonic() + timeout
+        # A shared SSH connection from before the boot leads nowhere, and whoever tries it gets an error.
+        access.forget_connection(self.name)
+        while True:
+            # The bus that systemctl asks comes a moment after the first process.
+            answer = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=timeout).stdout.strip()
+            if answer in ("running", "degraded") and self._greets():
+                break
+            if time.monotonic() > deadline:
+                found = f"The host {self.name} is not up after {timeout:g} s: systemd says {answer!r}."
+                raise LabError(found, f"see `docker logs {self.container}`.")
+            time.sleep(0.1)
+
+    def failed_units(self) -> list[str]:
+        """The units that systemd gave up on."""
+        listing = self.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
+        return [line.split()[0] for line in listing.splitlines()]
+
+    def _greets(self) -> bool:
+        try:
+            with socket.create_connection((self.address, 22), timeout=2) as connection:
+                return connection.recv(4) == b"SSH-"
+        except OSError:
+            return False
+
+
+def up(
+    names: Sequence[str], release: str = "bookworm", *, small_disk: int | None = None, options: Sequence[str] = (), fresh: bool = False
+) -> list[Host]:
+    """Hosts of these names, up and reachable. One that is there already stays as it is, unless ``fresh``.
+
+    :param small_disk: Megabytes; /opt becomes a file system of this size, to be filled up. It is emptied by a reboot.
+    :param options: More arguments for ``docker create``, such as a volume.
+    """
+    hosts = [Host(name) for name in names]
+    engine.ensure()
+    name = image.ensure(release)
+    subnet = network()
+    if small_disk is not None:
+        options = [*options, "--tmpfs", f"/opt:rw,exec,mode=755,size={small_disk}m"]
+
+    def one(host: Host) -> None:
+        label = json.dumps([name, *options])
+        if fresh or docker("inspect", "--format", '{{index .Config.Labels "made-of"}}', host.container, check=False) != label:
+            down([host.name])
+            create(host, name, subnet, [*options, "--label", f"made-of={label}"])
+        if host.state == "paused":
+            host.unpause()
+        # Keys and certificates come from the machine, not from the image: they may be newer than the host.
+        docker("cp", "-", f"{host.container}:/", stdin=belongings(host))
+        host.start()
+
+    with ThreadPoolExecutor(4) as pool:
+        list(pool.map(one, hosts))
+    say("up: " + ", ".join(f"{host.name} {host.address}" for host in hosts))
+    return hosts
+
+
+def down(names: Sequence[str]) -> None:
+    """Remove hosts, with all that is on them; those that are not there are no mistake."""
+    hosts = [Host(name) for name in names]
+    if hosts and engine.answers():
+        for host in hosts:
+            access.forget_connection(host.name)
+        run(["docker", "rm", "--force", "--volumes", *(host.container for host in hosts)], check=False)
+
+
+def known() -> list[Host]:
+    """Every host that this machine's lab has."""
+    if not engine.answers():
+        return []
+    containers = docker("ps", "--all", "--filter", f"name=^/{PREFIX}", "--format", "{{.Names}}").splitlines()
+    return [Host(container.removeprefix(PREFIX)) for container in sorted(containers)]
+
+
+def network() -> ipaddress.IPv4Network:
+    """The lab's own network, made if it is missing.
+
+    Docker gives a container a lasting address only on a network whose range was asked for. So the engine
+    chooses a free range first, and then the network is made again with just that range.
+    """
+    show = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", NETWORK)
+    with lock("network"):
+        subnet = docker(*show, check=False)
+        if not subnet:
+            docker("network", "create", NETWORK)
+            subnet = docker(*show)
+            docker("network", "rm", NETWORK)
+            docker("network", "create", "--subnet", subnet, NETWORK)
+    return ipaddress.IPv4Network(subnet)
+
+
+def create(host: Host, image_name: str, subnet: ipaddress.IPv4Network, options: Sequence[str]) -> None:
+    """Make the container, not started yet, at the address that belongs to its name."""
+    first = zlib.crc32(host.name.encode())
+    places = subnet.num_addresses - 3  # without the network, the gateway and the broadcast address
+    for attempt in range(8):
+        address = subnet[2 + (first + attempt) % places]
+        if address not in taken():
+            docker("create", "--name", host.container, "--hostname", host.name, "--network", NETWORK, "--ip", str(address),
+                   "--stop-signal", STOP_SIGNAL,
+                   "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
+                   "--tmpfs", "/run:rw,mode=755", "--tmpfs", "/run/lock:rw,mode=1777",
+                   "--volume", "/sys/fs/cgroup:/sys/fs/cgroup:rw", "--cgroupns", "host", *options, image_name)  # fmt: skip
+            return
+    raise LabError(f"No free address for the host {host.name} in {subnet}.", "remove hosts: lab down --all")
+
+
+def taken() -> set[ipaddress.IPv4Address]:
+    """The addresses of the hosts that there are, running or not."""
+    return {ipaddress.IPv4Address(host.address) for host in known()}
+
+
+def belongings(host: Host) -> bytes:
+    """What a host gets from this machine, as an archive of its root directory: the lab's keys, the machine's certificates."""
+    files: dict[str, tuple[bytes, int]] = {
+        f"home/{access.USER}/.ssh/authorized_keys": (access.key("client").with_suffix(".pub").read_bytes(), 0o644),
+        "etc/ssh/ssh_host_ed25519_key": (access.key("host").read_bytes(), 0o600),
+        "etc/ssh/ssh_host_ed25519_key.pub": (access.key("host").with_suffix(".pub").read_bytes(), 0o644),
+    }
+    files.update(company_ca(host))
+    archive = io.BytesIO()
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for name, (content, mode) in files.items():
+            entry = tarfile.TarInfo(name)
+            entry.size, entry.mode, entry.mtime = len(content), mode, int(time.time())
+            tar.addfile(entry, io.BytesIO(content))
+    return archive.getvalue()
+
+
+def company_ca(host: Host) -> Mapping[str, tuple[bytes, int]]:
+    """The machine's certificates, where they are not Debian's own, and the variables by which Python's programs find them.
+
+    A company that inspects its traffic sets its servers up like this: pip and its kin come with certificates of
+    their own and do not look at the system's unless told to.
+    """
+    bundle = Path("/") / COMPANY_CA
+    if not bundle.exists() or bundle.read_bytes() == bundle_of(host):
+        return {}
+    variables = [f"{name}=/{COMPANY_CA}" for name in COMPANY_CA_VARIABLES]
+    return {
+        COMPANY_CA: (bundle.read_bytes(), 0o644),
+        "etc/environment": ("".join(f"{line}\n" for line in variables).encode(), 0o644),
+        "etc/systemd/system.conf.d/company-ca.conf": (f"[Manager]\nDefaultEnvironment={' '.join(variables)}\n".encode(), 0o644),
+        "etc/sudoers.d/company-ca": (f'Defaults env_keep += "{" ".join(COMPANY_CA_VARIABLES)}"\n'.encode(), 0o440),
+    }
+
+
+def bundle_of(host: Host) -> bytes:
+    """The certificates that a host has now, running or not."""
+    copied = subprocess.run(["docker", "cp", f"{host.container}:/{COMPANY_CA}", "-"], capture_output=True, timeout=60, check=True)
+    with tarfile.open(fileobj=io.BytesIO(copied.stdout)) as tar:
+        content = tar.extractfile(tar.getmembers()[0])
+        return content.read() if content else b""
