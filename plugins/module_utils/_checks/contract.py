@@ -9,6 +9,7 @@ The standard library alone, because the agent on the host uses it without Ansibl
 
 from __future__ import annotations
 
+import re
 import typing as t
 from dataclasses import dataclass
 
@@ -152,6 +153,15 @@ def redacted(text: str, secrets: t.Iterable[str]) -> str:
     for secret in sorted(set(secrets), key=len, reverse=True):
         text = text.replace(secret, "********")
     return text
+
+
+def pattern_mistakes(options: Options) -> t.Iterator[str]:
+    """What is wrong with an option ``pattern``."""
+    if options["pattern"] is not None:
+        try:
+            re.compile(options["pattern"])
+        except (re.error, OverflowError, RecursionError) as error:
+            yield wrong("pattern", options["pattern"], f"a regular expression ({error})")
 
 
 def judged(problems: t.Sequence[str], good: str, bad: str, found: t.Any, expected: t.Any) -> Answer:

@@ -35,6 +35,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
     Option,
     Options,
     one_line,
+    pattern_mistakes,
     redacted,
     shown,
     wrong,
@@ -450,14 +451,6 @@ def _mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
     yield from pattern_mistakes(options)
     for name, value in (options["form"] or {}).items():
         yield from _field_mistakes(name, value)
-
-
-def pattern_mistakes(options: Options) -> t.Iterator[str]:
-    if options["pattern"] is not None:
-        try:
-            re.compile(options["pattern"])
-        except (re.error, OverflowError, RecursionError) as error:
-            yield wrong("pattern", options["pattern"], f"a regular expression ({error})")
 
 
 def _field_mistakes(name: t.Any, value: t.Any) -> t.Iterator[str]:

@@ -11,13 +11,17 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import http, systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import disk, http, path, process_count, systemd, version
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import CheckType
 
 TYPES: t.Dict[str, CheckType] = {
     check.name: check
     for check in (
+        disk.CHECK,
         http.CHECK,
+        path.CHECK,
+        process_count.CHECK,
         systemd.CHECK,
+        version.CHECK,
     )
 }

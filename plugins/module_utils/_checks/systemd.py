@@ -11,6 +11,7 @@ import re
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _command
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import processes
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import (
     FAIL,
     FLAG,
@@ -29,9 +30,6 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
 
 PROPERTIES = ("LoadState", "ActiveState", "SubState", "Result", "MainPID", "NRestarts", "ControlGroup")
 STATES = ("active", "reloading", "inactive", "failed", "activating", "deactivating")
-
-# systemd keeps its own tree in the first place on cgroup v1, in the second on the hybrid layout, in the third on v2.
-CGROUP_ROOTS = ("/sys/fs/cgroup/systemd", "/sys/fs/cgroup/unified", "/sys/fs/cgroup")
 
 UNIT_NAME = re.compile(r"[A-Za-z0-9_:.\\@][A-Za-z0-9_:.\\@-]*")
 
@@ -66,25 +64,6 @@ def unit_mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str
     unit = options["unit"]
     if unit is not None and not UNIT_NAME.fullmatch(unit):
         yield wrong("unit", unit, "the name of one unit, as systemctl shows it")
-
-
-def processes(control_group: str, roots: t.Sequence[str] = CGROUP_ROOTS) -> t.List[int]:
-    """Every process in a control group and in those below it."""
-    for root in roots:
-        top = os.path.join(root, control_group.lstrip("/"))
-        if control_group and os.path.exists(os.path.join(top, "cgroup.procs")):
-            return sorted({pid for directory, _dirs, _files in os.walk(top) for pid in _members(directory)})
-    raise CannotTell(f"The control group {control_group or '(none)'} is in none of {', '.join(roots)}.")
-
-
-def _members(directory: str) -> t.List[int]:
-    try:
-        with open(os.path.join(directory, "cgroup.procs"), encoding="ascii") as stream:
-            return [int(line) for line in stream]
-    except FileNotFoundError:
-        return []  # it went away during the walk
-    except OSError as error:
-        raise CannotTell(f"{error.filename or directory} could not be read: {error.strerror}.") from None
 
 
 def _mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
@@ -138,25 +117,16 @@ def _strangers(control_group: str, main_pid: int, directory: str, found: t.Dict[
     if main_pid == 0:
         return [f"it has no main process, expected one that runs from {directory}"]
     home = os.path.realpath(directory)
-    places = {pid: place for pid in {main_pid, *processes(control_group)} for place in [_working_directory(pid)] if place is not None}
-    found["runs_from"] = sorted(set(places.values()))
-    if main_pid not in places:
+    places = {pid: processes.working_directory(pid) for pid in [main_pid, *processes.in_control_group(control_group)]}
+    if places[main_pid] is None:
         return [f"its main process {main_pid} has ended"]
+    found["runs_from"] = sorted({place for place in places.values() if place is not None})
     # The kernel marks a removed directory with " (deleted)", which then is no part of the home either.
     return [
-        f"process {pid} runs from {place}, expected {home}"
-        for pid, place in sorted(places.items())
+        f"of its processes {', '.join(str(pid) for pid in sorted(places) if places[pid] == place)} run from {place}, expected {home}"
+        for place in found["runs_from"]
         if place != home and not place.startswith(home.rstrip("/") + "/")
     ]
-
-
-def _working_directory(pid: int) -> t.Optional[str]:
-    try:
-        return os.readlink(f"/proc/{pid}/cwd")
-    except (FileNotFoundError, ProcessLookupError):
-        return None  # ended meanwhile, or a zombie
-    except OSError as error:
-        raise CannotTell(f"From where process {pid} runs cannot be seen: {error.strerror}; the check needs root.") from None
 
 
 CHECK = CheckType(
