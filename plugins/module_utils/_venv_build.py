@@ -1,0 +1,196 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Filling a virtual environment, by uv or by pip."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import tempfile
+import typing as t
+from dataclasses import dataclass
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils._command import Finished, run
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_inventory import installed
+from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_lock import Lock, Spec, redact
+
+# Where provisioning installs the programs that the collection needs on a host.
+TOOLS = "/opt/bulletproof/tools"
+SYSTEM_CONFIGURATION = "/etc/uv/uv.toml"
+INSTALL_TIMEOUT = 1800
+# A directory that is never there: user configuration is looked for in it.
+NOWHERE = "/nonexistent"
+UV_ENVIRONMENT = {
+    "UV_PYTHON_DOWNLOADS": "never",
+    "UV_SYSTEM_CERTS": "true",
+    "UV_LINK_MODE": "hardlink",
+    "UV_NO_PROGRESS": "1",
+    "XDG_CONFIG_HOME": NOWHERE,
+}
+PIP_ENVIRONMENT = {"XDG_CONFIG_HOME": NOWHERE}
+
+NO_SPACE = re.compile(r"No space left on device|os error 28|Disk quota exceeded", re.IGNORECASE)
+NO_NETWORK = re.compile(
+    r"error sending request|dns error|failed to lookup address|client error \(Connect\)|Network connectivity is disabled"
+    r"|NewConnectionError|Max retries exceeded|ConnectTimeout|ReadTimeout|operation timed out|name resolution|Network is unreachable",
+    re.IGNORECASE,
+)
+NO_VENV = re.compile(r"ensurepip is not available|No module named '?(venv|ensurepip)", re.IGNORECASE)
+
+
+@dataclass(frozen=True)
+class Builder:
+    """One program that builds environments.
+
+    :param program: The path of uv, or nothing for pip.
+    :param cache: A directory on the host, kept from one build to the next.
+    """
+
+    program: str
+    cache: str
+
+    @property
+    def name(self) -> str:
+        return "uv" if self.program else "pip"
+
+
+def choose(uv: t.Optional[str], cache: str) -> Builder:
+    """:param uv: The path of uv; None looks for it; an empty text does without."""
+    if uv:
+        if not os.access(uv, os.X_OK):
+            raise Failure(f"There is no uv at {uv}.", fix="Correct the path, or run provision.yml, which installs it.")
+        return Builder(uv, cache)
+    if uv is None:
+        for candidate in (os.path.join(TOOLS, "bin", "uv"), shutil.which("uv") or ""):
+            if candidate and os.access(candidate, os.X_OK):
+                return Builder(candidate, cache)
+    return Builder("", cache)
+
+
+def create_command(builder: Builder, spec: Spec, path: str) -> list[str]:
+    if builder.program:
+        return [builder.program, "venv", *_uv_options(builder), "--no-project", "--python", spec.python, path]
+    return [spec.python, "-I", "-m", "venv", path]
+
+
+def install_command(builder: Builder, path: str, arguments: t.Sequence[str], last: bool) -> list[str]:
+    """:param last: Nothing is installed after this, so what is there gets compiled."""
+    python = os.path.join(path, "bin", "python")
+    if builder.program:
+        compiling = ["--compile-bytecode"] if last else []
+        return [builder.program, "pip", "install", *_uv_options(builder), "--python", python, *compiling, *arguments]
+    options = ["--no-input", "--disable-pip-version-check", "--retries", "2", "--cache-dir", os.path.join(builder.cache, "pip")]
+    # Isolated: the working directory is the release, whose modules must not become pip's own.
+    return [python, "-I", "-m", "pip", "install", *options, *arguments]
+
+
+def sync_command(builder: Builder, spec: Spec, path: str, last: bool) -> list[str]:
+    """The project's own ``[tool.uv]`` is wanted here: it says where its packages come from."""
+    project = ["--project", spec.directory, "--frozen", "--no-install-project", "--no-dev"]
+    options = ["--cache-dir", os.path.join(builder.cache, "uv"), "--python", os.path.join(path, "bin", "python")]
+    return [builder.program, "sync", *project, *options, *(["--compile-bytecode"] if last else [])]
+
+
+def _uv_options(builder: Builder) -> list[str]:
+    """The machine's configuration, where it has one, counts; a ``uv.toml`` that lies in the release does not."""
+    configuration = ["--config-file", SYSTEM_CONFIGURATION] if os.path.exists(SYSTEM_CONFIGURATION) else ["--no-config"]
+    return [*configuration, "--cache-dir", os.path.join(builder.cache, "uv")]
+
+
+def fill(builder: Builder, spec: Spec, lock: Lock, path: str) -> None:
+    """Create the environment at ``path`` and install into it. Raises Failure."""
+    if spec.kind == "uv" and not builder.program:
+        raise Failure(
+            "The app is locked by uv.lock, which only uv can read, and there is no uv on this host.",
+            fix="Run provision.yml, which installs uv, or lock with: uv export --frozen --no-dev --no-emit-project -o requirements.txt",
+        )
+    os.makedirs(builder.cache, mode=0o755, exist_ok=True)
+    with tempfile.TemporaryDirectory() as temporary:
+        _do(builder, create_command(builder, spec, path), path, cwd=temporary)
+        for step in _steps(builder, spec, lock, path, temporary):
+            _do(builder, step, path, cwd=spec.directory or temporary)
+
+
+def _steps(builder: Builder, spec: Spec, lock: Lock, path: str, temporary: str) -> t.Iterator[list[str]]:
+    """What to run after the environment was created.
+
+    The extra requirements are resolved together with the lock where that can be; where every package of the lock has a hash, or uv
+    owns the lock, they come afterwards, and may change nothing of what is there.
+    """
+    constraints = [word for file in lock.constraints for word in ("-c", file)]
+    extra = ["-r", _listed(temporary, "extra.txt", lock.extra), *constraints] if lock.extra else []
+    if spec.kind == "uv":
+        yield sync_command(builder, spec, path, last=not extra)
+    elif spec.kind == "requirements" and lock.hashed:
+        file = os.path.join(spec.directory, spec.file)
+        yield install_command(builder, path, ["--require-hashes", "-r", file], last=not extra)
+    else:
+        main = {
+            "requirements": ["-r", os.path.join(spec.directory, spec.file)],
+            "wheel": [os.path.join(spec.directory, spec.file), *([] if extra else constraints)],
+        }.get(spec.kind, [])
+        if main or extra:
+            yield install_command(builder, path, [*main, *extra], last=True)
+        return
+    if extra:
+        fixed = [f"{name}=={version}" for name, version in sorted(installed(path).items())]
+        yield install_command(builder, path, [*extra, "-c", _listed(temporary, "fixed.txt", fixed)], last=True)
+
+
+def _listed(directory: str, name: str, requirements: t.Sequence[str]) -> str:
+    """In a file, not among the arguments: an address in a requirement may carry a password."""
+    path = os.path.join(directory, name)
+    with open(path, "w", encoding="utf-8") as stream:
+        stream.write("".join(f"{requirement}\n" for requirement in requirements))
+    return path
+
+
+def forget(builder: Builder, names: t.Iterable[str]) -> None:
+    """Take packages out of uv's cache, so that they are fetched anew."""
+    _do(builder, [builder.program, "cache", "clean", *_uv_options(builder), *sorted(names)], builder.cache, cwd=None)
+
+
+def _do(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str]) -> None:
+    environment = dict(UV_ENVIRONMENT, UV_PROJECT_ENVIRONMENT=path) if builder.program else PIP_ENVIRONMENT
+    done = run(argv, timeout=INSTALL_TIMEOUT, cwd=cwd, env=environment)
+    if not done.ok:
+        raise _explained(builder, done, path)
+
+
+def _explained(builder: Builder, done: Finished, path: str) -> Failure:
+    said = redact(done.stderr + "\n" + done.stdout)
+    words = redact(done.last_words())
+    if NO_SPACE.search(said):
+        return no_space(os.path.dirname(path), builder.cache)
+    if NO_VENV.search(said):
+        return Failure("The virtual environment cannot be created: Python's venv is not installed.", fix="apt-get install python3-venv")
+    if NO_NETWORK.search(said):
+        return Failure(
+            f"The packages cannot be fetched: {builder.name} does not reach the package index.\n{words}",
+            fix="Check the host's network, proxy (HTTPS_PROXY) and index (UV_DEFAULT_INDEX, PIP_INDEX_URL), then run it again.",
+        )
+    return Failure(
+        f"The packages cannot be installed: {builder.name} ended with status {done.rc}.\n{words}",
+        fix="Correct the requirements so that they resolve for the host's Python, lock again, and deploy again.",
+    )
+
+
+def no_space(*directories: str) -> Failure:
+    """The disk is full: which one, and how full."""
+    rooms = {}
+    for directory in directories:
+        mount = os.path.realpath(directory)
+        while not os.path.ismount(mount):
+            mount = os.path.dirname(mount)
+        with contextlib.suppress(OSError):
+            free = os.statvfs(mount)
+            rooms[mount] = f"{mount} ({free.f_bavail * free.f_frsize // 1024**2} MiB and {free.f_favail} inodes free)"
+    return Failure(
+        f"The disk is full: the virtual environment does not fit. File systems in use: {', '.join(rooms.values())}.",
+        fix="Make room there (df -h, df -i), and run it again; the half-built environment was removed.",
+    )
