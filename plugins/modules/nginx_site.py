@@ -1,0 +1,230 @@
+#!/usr/bin/python
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Give nginx new configuration files once it has approved of the whole configuration with them in it."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: nginx_site
+short_description: Change nginx's configuration without ever breaking it
+version_added: 0.1.0
+author:
+  - The bulletproof.deploy authors (@bulletproof-deploy)
+description:
+  - Writes, replaces and removes files of nginx's configuration, as one change.
+  - Before anything is written, C(nginx -t) judges a private copy of the whole configuration with the new files in it.
+  - A configuration that was broken before, by hand or otherwise, is reported as such, also when there is nothing to change.
+  - Reloads a running nginx and looks whether it took the new configuration over; when it did not, the files are put back.
+options:
+  files:
+    description: The text of each file by its path below O(directory).
+    type: dict
+    default: {}
+  absent:
+    description: Paths below O(directory) of files or links that are to be gone.
+    type: list
+    elements: str
+    default: []
+  directory:
+    description: Where C(nginx.conf) is.
+    type: path
+    default: /etc/nginx
+  executable:
+    description: The nginx that judges.
+    type: str
+    default: nginx
+  service:
+    description: The unit that is reloaded; it is left alone while it does not run.
+    type: str
+    default: nginx.service
+attributes:
+  check_mode:
+    description: Can run in check mode; the configuration is judged, and nothing is changed.
+    support: full
+  diff_mode:
+    description: Shows the files before and after.
+    support: full
+"""
+
+EXAMPLES = r"""
+- name: Proxy the app
+  bulletproof.deploy.nginx_site:
+    files:
+      conf.d/shop.conf: "{{ lookup('ansible.builtin.template', 'site.conf.j2') }}"
+    absent:
+      - sites-enabled/default
+"""
+
+RETURN = r"""
+reloaded:
+  description: Whether nginx was made to read its configuration again, or would be in check mode.
+  returned: success
+  type: bool
+  sample: true
+"""
+
+import os
+import typing as t
+from dataclasses import dataclass
+from functools import partial
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _nginx, _runner
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import replace_link, write_atomically
+from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
+
+ERROR_LOG = "/var/log/nginx/error.log"
+# nginx starts its new workers within milliseconds; a host that is this slow is at its end.
+PATIENCE = 10.0
+
+
+@dataclass(frozen=True)
+class Place:
+    """What is at a path: a text, a link, or nothing."""
+
+    text: t.Optional[str] = None
+    link: t.Optional[str] = None
+
+    @property
+    def shown(self) -> t.Optional[str]:
+        return self.text if self.link is None else f"-> {self.link}"
+
+
+@dataclass(frozen=True)
+class Observed:
+    places: t.Mapping[str, Place]
+    running: bool
+
+
+def look(path: str) -> Place:
+    if os.path.islink(path):
+        return Place(link=os.readlink(path))
+    try:
+        with open(path, encoding="utf-8") as stream:
+            return Place(text=stream.read())
+    except FileNotFoundError:
+        return Place()
+
+
+def put(path: str, place: Place) -> None:
+    """Make a path what it is to be."""
+    try:
+        if place.link is not None:
+            replace_link(path, place.link)
+        elif place.text is not None:
+            os.makedirs(os.path.dirname(path), exist_ok=True)
+            write_atomically(path, place.text)
+        elif os.path.lexists(path):
+            os.unlink(path)
+    except OSError as error:
+        raise Failure(f"{path} cannot be changed: {error.strerror}.", fix="Remove the cause, then run this again.") from None
+
+
+def wanted(options: Options) -> t.Dict[str, Place]:
+    """What is to be at each path."""
+    places = {name: Place(text=text) for name, text in options["files"].items()}
+    places.update((name, Place()) for name in options["absent"])
+    return {inside(options["directory"], name): place for name, place in places.items()}
+
+
+def inside(directory: str, name: str) -> str:
+    path = os.path.normpath(os.path.join(directory, name))
+    if not path.startswith(directory.rstrip("/") + "/"):
+        raise Failure(f"{name} is not below {directory}.", fix=f"Name files of nginx's configuration by their path below {directory}.")
+    return path
+
+
+def judge(options: Options, after: t.Mapping[str, Place]) -> None:
+    """Raise Failure unless nginx would run with the files as they are to be, and say whose fault it is."""
+    words = _nginx.objection(options["executable"], options["directory"], {path: place.text for path, place in after.items()})
+    if words is None:
+        return
+    before = _nginx.objection(options["executable"], options["directory"], {})
+    if before is not None:
+        raise Failure(
+            f"nginx's configuration was broken before, without any change from here. nginx says:\n{before}",
+            fix="Repair the file and line that nginx names (nginx -t tells when it is right), then run this again. Nothing was changed.",
+        )
+    raise Failure(
+        f"nginx does not accept its configuration with the new files in it. nginx says:\n{words}",
+        fix="Correct the variables (proxy_*) that the named line comes from, or the site that collides with it. Nothing was changed.",
+    )
+
+
+class Site:
+    """Remembers what was there, so that a change that fails midway leaves nothing behind."""
+
+    def __init__(self) -> None:
+        self.before: t.Mapping[str, Place] = {}
+
+    def read(self, options: Options) -> Observed:
+        after = wanted(options)
+        judge(options, after)
+        self.before = {path: look(path) for path in after}
+        return Observed(self.before, running=_nginx.main_process(options["service"]) != 0)
+
+    def rescue(self, options: Options, failure: Failure) -> Failure:
+        for path, place in self.before.items():
+            put(path, place)
+        return Failure(failure.what, fix=f"{failure.fix} The files are as they were.", **failure.facts)
+
+
+def plan(options: Options, observed: Observed) -> t.List[Change]:
+    changes = [
+        Change(path, observed.places[path].shown, place.shown, partial(put, path, place))
+        for path, place in wanted(options).items()
+        if place != observed.places[path]
+    ]
+    if changes and observed.running:
+        changes.append(Change(options["service"], "the old configuration", "the new one", partial(take_over, options["service"])))
+    return changes
+
+
+def take_over(service: str) -> None:
+    """Reload nginx, or raise Failure with what it wrote about it."""
+    written = size(ERROR_LOG)
+    if not _nginx.reload(service, PATIENCE):
+        raise Failure(
+            f"nginx did not take the new configuration over and serves with the old one. {ERROR_LOG} says:\n{tail(ERROR_LOG, written)}",
+            fix="Remove the cause, for instance another program on the same port, then run this again.",
+        )
+
+
+def size(path: str) -> int:
+    return os.path.getsize(path) if os.path.exists(path) else 0
+
+
+def tail(path: str, start: int) -> str:
+    try:
+        with open(path, encoding="utf-8", errors="replace") as stream:
+            stream.seek(start)
+            return "".join(stream.readlines()[-20:]).strip() or "(nothing)"
+    except FileNotFoundError:
+        return "(there is no such file)"
+
+
+def report(options: Options, observed: Observed) -> t.Dict[str, t.Any]:
+    return {"reloaded": observed.running and any(place != observed.places[path] for path, place in wanted(options).items())}
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "files": {"type": "dict", "default": {}},
+            "absent": {"type": "list", "elements": "str", "default": []},
+            "directory": {"type": "path", "default": "/etc/nginx"},
+            "executable": {"type": "str", "default": "nginx"},
+            "service": {"type": "str", "default": "nginx.service"},
+        },
+        supports_check_mode=True,
+    )
+    site = Site()
+    _runner.run(module, site.read, plan, report, site.rescue)
+
+
+if __name__ == "__main__":
+    main()
