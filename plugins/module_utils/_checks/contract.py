@@ -72,9 +72,9 @@ def _is_filled_list(value: object, accepts: t.Callable[[t.Any], bool]) -> bool:
 
 TEXT = Kind("text", lambda value: isinstance(value, str) and bool(value), {"type": "str"})
 # Ansible would turn 1.10 into the text "1.1" and 0644 into "420" without a word; taken raw, such a number is seen and refused.
-QUOTED = Kind("text in quotes", lambda value: isinstance(value, str) and bool(value), {"type": "raw"})
+QUOTED = Kind("text in quotes (YAML turns 0644 without them into 420)", TEXT.accepts, {"type": "raw"})
 QUOTED_LIST = Kind(
-    "a list of texts, each in quotes",
+    "a list of texts, each in quotes (YAML turns 1.10 without them into 1.1)",
     lambda value: _is_filled_list(value, lambda element: isinstance(element, str)),
     {"type": "list", "elements": "raw"},
 )

@@ -69,6 +69,11 @@ class Check:
     options: Options = field(repr=False)
 
     @property
+    def secrets(self) -> t.List[str]:
+        """The texts that must not be shown."""
+        return list(self.type.secrets(self.options))
+
+    @property
     def longest(self) -> float:
         """The time, in seconds, after which this check hangs, even if each of its attempts used all that it may."""
         step = self.timeout + self.interval
@@ -108,6 +113,28 @@ def summary(verdicts: t.Sequence[Verdict]) -> str:
     lines = [f"{len(verdicts) - len(bad)} of {len(verdicts)} checks passed."]
     lines += [f"- {verdict.name}: {verdict.verdict}: {verdict.evidence}" for verdict in bad]
     return "\n".join(lines)
+
+
+def argument_spec() -> t.Dict[str, t.Any]:
+    """One check as suboptions of an Ansible module: the options of all types.
+
+    Only what all types share has its default here, because an option that has a value counts as given.
+    """
+    spec: t.Dict[str, t.Any] = {}
+    for check_type in TYPES.values():
+        for name, option in check_type.options.items():
+            one = _spec_of(option)
+            # The same name may mean a mapping to one type and a text to another; the engine then tells them apart.
+            spec[name] = one if spec.get(name, one) == one else {"type": "raw"}
+    for name, option in COMMON.items():
+        spec[name] = {**_spec_of(option), **({} if option.default is None else {"default": option.default})}
+    spec["type"] = {"type": "str", "required": True, "choices": sorted(TYPES)}
+    return spec
+
+
+def _spec_of(option: Option) -> t.Dict[str, t.Any]:
+    choices = {"choices": list(option.choices)} if option.choices else {}
+    return {**option.kind.spec, **choices, **({"no_log": True} if option.secret else {})}
 
 
 def validate(checks: t.Any) -> t.List[Check]:
@@ -310,7 +337,7 @@ class _Pursuit:
         return self.last
 
     def _without_secrets(self, answer: Answer) -> Answer:
-        secrets = list(self.check.type.secrets(self.check.options))
+        secrets = self.check.secrets
         if not secrets:
             return answer
         return dataclasses.replace(answer, evidence=redacted(answer.evidence, secrets), found=_scrubbed(answer.found, secrets))

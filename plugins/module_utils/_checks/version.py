@@ -24,16 +24,14 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
     shown,
     wrong,
 )
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.exchange import BODY_LIMIT, NoAnswer, Reply, ask
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.http import (
     ASKING,
-    BODY_LIMIT,
     HEADER_NAME,
-    NoAnswer,
-    Reply,
-    ask,
     asking_mistakes,
     excerpt,
     look_up,
+    request_of,
     secrets_of,
     status_problems,
     unanswered,
@@ -93,7 +91,7 @@ def _json_version(path: str, body: bytes) -> str:
 def _attempt(options: Options, timeout: float, memory: Memory) -> Answer:
     expected = " or ".join(options["expected"])
     try:
-        _request, reply = ask(options, timeout)
+        reply = ask(request_of(options), timeout, options["follow_redirects"])
     except NoAnswer as problem:
         return unanswered(options, problem, options["expected"])
     place = where(options)

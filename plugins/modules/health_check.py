@@ -1,0 +1,381 @@
+#!/usr/bin/python
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Look whether a service is healthy."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: health_check
+short_description: Look whether a service is healthy, from its own host
+version_added: 0.1.0
+author:
+  - The bulletproof.deploy authors (@bulletproof-deploy)
+description:
+  - Runs a list of typed checks at the same time, in one execution on the host, and gives a verdict with evidence on each.
+  - A verdict is V(pass), V(fail) or V(unknown). A check that could not be made, for want of a permission or a program or because a
+    name could not be resolved, is V(unknown), and that is not a pass.
+  - Each check is attempted until it is good O(checks[].successes) times in a row, or until its O(checks[].deadline) has passed.
+    After that it has to stay good for as long as O(checks[].hold) says.
+  - Nothing is ever changed.
+options:
+  checks:
+    description:
+      - The checks. Every mistake in any of them is reported at once, before any check is run.
+      - An option belongs to the types that its description begins with; the options without a type are for all.
+    type: list
+    elements: dict
+    required: true
+    suboptions:
+      type:
+        description:
+          - What is checked.
+          - V(disk) is free space and inodes; V(http) an answer over TCP or a Unix socket; V(path) a file, directory or link;
+            V(process_count) how many processes there are; V(systemd) the state of a unit; V(version) which version answers.
+        type: str
+        required: true
+        choices: [disk, http, path, process_count, systemd, version]
+      name:
+        description: What the check is called in the results. By default its type and what it looks at.
+        type: str
+      deadline:
+        description:
+          - Seconds that the check may take to become good. No attempt begins after it, but one that has begun and a row of successes
+            that has begun come to their end.
+          - With V(0) there is one attempt, and the further ones that O(checks[].successes) takes.
+        type: float
+        default: 0
+      timeout:
+        description: Seconds that one attempt may take, all of it together, however slowly an answer drips in.
+        type: float
+        default: 10
+      interval:
+        description: Seconds between two attempts.
+        type: float
+        default: 0.5
+      successes:
+        description: How many attempts in a row have to be good before the check is good.
+        type: int
+        default: 1
+      hold:
+        description: Seconds for which the check has to stay good after it became good.
+        type: float
+        default: 0
+      tolerate:
+        description: How many bad attempts in a row are forgiven during O(checks[].hold), so that one that fails by chance is no verdict.
+        type: int
+        default: 0
+      url:
+        description:
+          - Types V(http) and V(version). The address, C(http://) or C(https://), without user or password.
+          - Its query is not shown in the results, but it is among the module's arguments. A token belongs into O(checks[].headers).
+        type: str
+      unix_socket:
+        description: Types V(http) and V(version). The Unix socket to ask instead of O(checks[].url).
+        type: str
+      path:
+        description:
+          - Types V(http) and V(version). The path, and the query if any, to ask for at O(checks[].unix_socket); V(/) if not given.
+          - Types V(disk) and V(path). The absolute path that is looked at.
+        type: str
+      headers:
+        description:
+          - Types V(http) and V(version). Headers to send. Their values are not shown.
+          - Over TLS, C(Host) is also the name for which the server has to have a certificate.
+        type: dict
+      status:
+        description: Types V(http) and V(version). The allowed status codes; V([200]) if not given.
+        type: list
+        elements: int
+      verify_tls:
+        description: Types V(http) and V(version). Whether the server's certificate has to be valid; it has to if not given.
+        type: bool
+      ca_file:
+        description: Types V(http) and V(version). The certificates of the authorities to trust instead of the system's.
+        type: str
+      follow_redirects:
+        description:
+          - Types V(http) and V(version). Whether up to five redirects are followed; they are not if not given.
+          - Headers are not sent on to another host. With O(checks[].unix_socket) they are followed on the same socket.
+        type: bool
+      method:
+        description: Type V(http). The method; V(GET) if not given, or V(POST) with O(checks[].body) or O(checks[].form).
+        type: str
+      body:
+        description: Type V(http). The text to send as body. It is not shown.
+        type: str
+      form:
+        description:
+          - Type V(http). The fields to send as C(multipart/form-data). They are not shown.
+          - A file is a mapping with C(path), the file on the host, or C(content), and if wanted C(filename) and C(content_type).
+        type: dict
+      json:
+        description:
+          - Type V(http). A mapping of dotted paths in the JSON that is answered to the values that have to be there.
+            A number is a place in a list; a dot in a key is written with a backslash before it. Only equal types are equal.
+          - Type V(version). The dotted path of the version.
+        type: raw
+      pattern:
+        description:
+          - Type V(http). A regular expression that has to be found in the body.
+          - Type V(version). A regular expression whose first group, or all of it, is the version.
+          - Type V(process_count). A regular expression that has to be found in the command line. The check itself and those who
+            started it do not count.
+        type: str
+      max_latency:
+        description: Type V(http). Seconds within which the whole answer has to be there.
+        type: float
+      header:
+        description: Type V(version). The name of the header that is the version.
+        type: str
+      expected:
+        description: Type V(version). The versions that are right, in quotes.
+        type: list
+        elements: raw
+      unit:
+        description: Types V(systemd) and V(process_count). The unit.
+        type: str
+      active:
+        description: Type V(systemd). The state that the unit has to be in; V(active) if not given.
+        type: str
+        choices: [active, reloading, inactive, failed, activating, deactivating]
+      substate:
+        description: Type V(systemd). The substate that the unit has to be in, for instance V(running).
+        type: str
+      main_pid:
+        description: Type V(systemd). What the id of the main process has to be.
+        type: int
+      max_restarts:
+        description: Type V(systemd). How often systemd may have restarted the unit.
+        type: int
+      runs_from:
+        description:
+          - Type V(systemd). The directory in which, or below which, every process of the unit has to have its working directory, with all
+            links resolved. It proves that the processes belong to a certain release.
+        type: str
+      steady:
+        description:
+          - Type V(systemd). Whether the main process and the number of restarts have to stay what they were when the check first was
+            good; for use with O(checks[].hold).
+        type: bool
+      of:
+        description:
+          - Type V(process_count). Which processes of O(checks[].unit) count. V(children) are those of its main process, such as the
+            workers of gunicorn; V(all) are all in its control group. V(children) if not given.
+        type: str
+        choices: [children, all]
+      user:
+        description: Type V(process_count). The account, or its number, whose processes count with O(checks[].pattern).
+        type: str
+      min:
+        description: Type V(process_count). How many processes there have to be at least.
+        type: int
+      max:
+        description: Type V(process_count). How many processes there may be at most.
+        type: int
+      exact:
+        description: Type V(process_count). How many processes there have to be.
+        type: int
+      min_free_mb:
+        description: Type V(disk). MiB that have to be free for an ordinary account.
+        type: float
+      min_free_percent:
+        description: Type V(disk). Percent of the space that have to be free for an ordinary account.
+        type: float
+      min_free_inodes_percent:
+        description: Type V(disk). Percent of the inodes that have to be free. A filesystem without a fixed number of inodes passes.
+        type: float
+      state:
+        description: Type V(path). What has to be at the path; V(exists) if not given, which is anything.
+        type: str
+        choices: [exists, absent, file, directory, link]
+      follow:
+        description: Type V(path). Whether a link is followed and what it leads to is checked; it is not if not given.
+        type: bool
+      owner:
+        description: Type V(path). The name or the number of the account that has to own it.
+        type: str
+      group:
+        description: Type V(path). The name or the number of the group that it has to belong to.
+        type: str
+      mode:
+        description: Type V(path). The octal mode, in quotes, for instance V("0640").
+        type: raw
+      min_size:
+        description: Type V(path). The least size in bytes.
+        type: int
+      max_size:
+        description: Type V(path). The greatest size in bytes.
+        type: int
+      max_age:
+        description: Type V(path). Seconds since it was last written, at the most. A time in the future is not good either.
+        type: float
+      target:
+        description: Type V(path). Where the link has to point to.
+        type: str
+  must_be_healthy:
+    description: Whether the module fails when a check is not passed. With V(false) it reports only.
+    type: bool
+    default: true
+"""
+
+EXAMPLES = r"""
+- name: The release that was just started answers, and goes on answering
+  bulletproof.deploy.health_check:
+    checks:
+      - type: http
+        unix_socket: /run/shop/green.sock
+        path: /health
+        json:
+          status: ok
+        deadline: 60
+        successes: 3
+        hold: 30
+        tolerate: 1
+      - type: version
+        unix_socket: /run/shop/green.sock
+        path: /health
+        json: version
+        expected: ["1.4.0"]
+        deadline: 60
+      - type: systemd
+        unit: shop@green.service
+        runs_from: /opt/shop/releases/1.4.0-5d41402a
+        steady: true
+        deadline: 60
+        hold: 30
+      - type: process_count
+        unit: shop@green.service
+        exact: 3
+        deadline: 60
+        hold: 30
+        tolerate: 2
+
+- name: Report on the site as its visitors see it, and go on
+  bulletproof.deploy.health_check:
+    must_be_healthy: false
+    checks:
+      - name: the front page
+        type: http
+        url: https://127.0.0.1/
+        headers:
+          Host: shop.example.com
+        max_latency: 0.5
+      - type: disk
+        path: /opt/shop
+        min_free_mb: 500
+        min_free_inodes_percent: 5
+      - type: path
+        path: /opt/shop/shared/.env
+        state: file
+        owner: shop
+        mode: "0600"
+  register: shop_health
+"""
+
+RETURN = r"""
+healthy:
+  description: Whether every check passed.
+  returned: always
+  type: bool
+  sample: true
+summary:
+  description: How many checks passed, then one line on each that did not.
+  returned: always
+  type: str
+  sample: 4 of 4 checks passed.
+verdicts:
+  description: The verdicts, in the order of the checks.
+  returned: always
+  type: list
+  elements: dict
+  contains:
+    name:
+      description: The name of the check.
+      type: str
+      sample: systemd shop@green.service
+    type:
+      description: The type of the check.
+      type: str
+      sample: systemd
+    verdict:
+      description: V(pass), V(fail) or V(unknown).
+      type: str
+      sample: pass
+    evidence:
+      description: What was found and what was expected, for a person.
+      type: str
+      sample: shop@green.service is active (running). It stayed good for 30 s.
+    found:
+      description: What was found by the last attempt, as far as there was anything.
+      type: raw
+    expected:
+      description: What was expected.
+      type: raw
+    elapsed:
+      description: Seconds that it took.
+      type: float
+      sample: 30.218
+    attempts:
+      description: How often it was attempted.
+      type: int
+      sample: 61
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+
+# Ansible blanks every occurrence of a secret in all values of the result. A shorter one would hit verdicts and numbers.
+SHORTEST_BLANKED = 8
+
+
+def run_checks(module: AnsibleModule, declared: t.List[t.Dict[str, t.Any]]) -> t.List[engine.Verdict]:
+    """Run the checks, and leave of the arguments only what may be shown.
+
+    To Ansible each header is a secret, the name of the site in C(Host) as well; the checks know better which ones are.
+    """
+    checks = engine.validate(declared)
+    secret = [name for name, spec in engine.argument_spec().items() if spec.get("no_log")]
+    module.params["checks"] = [
+        {name: value for name, value in check.items() if value is not None and name not in secret} for check in declared
+    ]
+    module.no_log_values = {text for check in checks for text in check.secrets if len(text) >= SHORTEST_BLANKED}
+    return engine.run_checks(declared)
+
+
+def report(options: _runner.Options, verdicts: t.List[engine.Verdict]) -> t.Dict[str, t.Any]:
+    unhealthy = engine.failed(verdicts)
+    result: t.Dict[str, t.Any] = {
+        "healthy": not unhealthy,
+        "summary": engine.summary(verdicts),
+        "verdicts": [verdict.as_dict() for verdict in verdicts],
+    }
+    if unhealthy and options["must_be_healthy"]:
+        raise Failure(result["summary"], **result)
+    return result
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "checks": {"type": "list", "elements": "dict", "required": True, "options": engine.argument_spec()},
+            "must_be_healthy": {"type": "bool", "default": True},
+        },
+        supports_check_mode=True,
+    )
+    _runner.run(
+        module,
+        read=lambda options: run_checks(module, options["checks"]),
+        plan=lambda options, verdicts: [],
+        report=report,
+    )
+
+
+if __name__ == "__main__":
+    main()
