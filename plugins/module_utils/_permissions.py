@@ -133,7 +133,8 @@ class Target:
 
     def _judge(self, mode: int, uid: int, gid: int) -> t.Optional[Repair]:
         owner = -1 if self._uid in (None, uid) else self._uid
-        group = -1 if self._gid in (None, gid) else self._gid
+        # Nothing ever asks for the group of a symbolic link.
+        group = -1 if self._gid in (None, gid) or stat.S_ISLNK(mode) else self._gid
         wanted = self._wanted(mode)
         # chown(2) takes the setuid and setgid bits away, so a mode that has them is set again after it.
         lost = wanted is not None and wanted & 0o6000 and (owner, group) != (-1, -1)
@@ -256,10 +257,13 @@ class Descent:
     """Directories beneath a root, each opened from its parent's descriptor and by one name that is not a link."""
 
     def __init__(self, root: int) -> None:
+        self._entered = "."
         self._names: t.List[str] = []
         self._handles = [root]
 
     def enter(self, directory: str) -> int:
+        if directory == self._entered:
+            return self._handles[-1]
         names = [] if directory == "." else directory.split("/")
         shared = 0
         while shared < min(len(names), len(self._names)) and names[shared] == self._names[shared]:
@@ -268,9 +272,11 @@ class Descent:
         for name in names[shared:]:
             self._handles.append(os.open(name, DIRECTORY, dir_fd=self._handles[-1]))
             self._names.append(name)
+        self._entered = directory
         return self._handles[-1]
 
     def _leave(self, depth: int) -> None:
+        self._entered = ""
         while len(self._names) > depth:
             self._names.pop()
             os.close(self._handles.pop())
@@ -474,7 +480,7 @@ def _no_root(root: str, error: OSError) -> Failure:
             f"path is {root}, which is a symbolic link; a directory is needed, because a link can be turned elsewhere.",
             fix=f"Give the directory itself: {os.path.realpath(root)}.",
         )
-    return Failure(f"path is {root}, which cannot be opened as a directory: {error.strerror}.", fix="Make the directory first, or correct path.")
+    return Failure(f"path is {root}, which cannot be opened as a directory: {error.strerror}.", fix="Make it first, or correct path.")
 
 
 def _fix_of(error: OSError) -> str:
@@ -531,7 +537,7 @@ def _answer_of(child: int, answers: int) -> t.Any:
         said = stream.read()
     _child, status = os.waitpid(child, 0)
     if status != 0:
-        return Failure(f"A process that walked the tree ended with the wait status {status}.", fix="Run again; see the kernel log if it recurs.")
+        return Failure(f"A part of the walk ended with the wait status {status}.", fix="Run again, and see the kernel log if it recurs.")
     done, answer = marshal.loads(said)
     return answer if done else Failure(*answer)
 
@@ -541,7 +547,7 @@ def printable(path: str) -> str:
     return os.fsencode(path).decode("utf-8", "backslashreplace")
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def user_name(uid: int) -> str:
     try:
         return pwd.getpwuid(uid).pw_name
@@ -549,7 +555,7 @@ def user_name(uid: int) -> str:
         return str(uid)
 
 
-@functools.lru_cache(maxsize=None)
+@functools.cache
 def group_name(gid: int) -> str:
     try:
         return grp.getgrgid(gid).gr_name

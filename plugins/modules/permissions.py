@@ -16,7 +16,7 @@ description:
   - A symbolic link is never followed, neither out of the tree nor within it, and nothing is changed by its name.
     A file is opened, found to be the one that was judged, and changed through its descriptor, so that a link swapped in while the module
     runs leads nowhere.
-    A link itself can get an owner and a group.
+    A link itself can get an owner; its group and mode mean nothing.
   - Where several rules match an entry, the last one that mentions an attribute decides that attribute.
   - Files that vanish while the module runs are not an error.
   - Sockets, FIFOs and devices are reported when they deviate, and left alone.
@@ -165,7 +165,6 @@ left_alone_total:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _permissions as permissions
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
 
