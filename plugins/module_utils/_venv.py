@@ -29,7 +29,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_build imp
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_inventory import COMPLETE, DAMAGED
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_lock import KINDS, Spec
 
-__all__ = ["KINDS", "TOOLS", "Environment", "Spec", "Survey", "ensure", "key", "problems", "remove", "survey", "unused"]
+__all__ = ["KINDS", "TOOLS", "Environment", "Spec", "Survey", "adopt", "ensure", "key", "problems", "remove", "survey", "unused"]
 
 KEY_LENGTH = 16
 NAME = re.compile(r"^(?P<key>[0-9a-f]{16})(?:\.(?P<number>[0-9]+))?$")
@@ -140,25 +140,19 @@ def ensure(spec: Spec, venvs: str, cache: str, uv: t.Optional[str] = None) -> En
                 seen = survey(spec, venvs)
                 if seen.usable is None:
                     return _new(spec, seen, builder, begin)
-    return _environment(seen.usable, seen, "reused", begin)
+    return adopt(seen.usable, begin)
 
 
-def _environment(path: str, seen: Survey, how: str, begin: float) -> Environment:
-    aside = _set_aside(seen)
+def adopt(path: str, begin: float, aside: t.Optional[str] = None, how: str = "reused") -> Environment:
+    """A sound environment as its own record describes it."""
     record = read_json(os.path.join(path, COMPLETE))
-    return Environment(path, seen.key, how, aside, record["installed"], time.monotonic() - begin, record["builder"])
-
-
-def _set_aside(seen: Survey) -> t.Optional[str]:
-    """Mark what is damaged; the newest of it."""
-    for path, why in seen.damaged.items():
-        if not os.path.exists(os.path.join(path, DAMAGED)):
-            write_json(os.path.join(path, DAMAGED), {"why": why, "when": time.time()})
-    return next(iter(seen.damaged), None)
+    return Environment(path, record["key"], how, aside, record["installed"], time.monotonic() - begin, record["builder"])
 
 
 def _new(spec: Spec, seen: Survey, builder: _venv_build.Builder, begin: float) -> Environment:
-    _set_aside(seen)
+    for damaged, why in seen.damaged.items():
+        if not os.path.exists(os.path.join(damaged, DAMAGED)):
+            write_json(os.path.join(damaged, DAMAGED), {"why": why, "when": time.time()})
     for leftover in seen.leftovers:
         # Its name is not used again: an installer that outlived the run which started it would go on writing there.
         shutil.rmtree(leftover)
@@ -169,7 +163,7 @@ def _new(spec: Spec, seen: Survey, builder: _venv_build.Builder, begin: float) -
     except BaseException:
         shutil.rmtree(path, ignore_errors=True)
         raise
-    return _environment(path, seen, "rebuilt" if seen.damaged else "built", begin)
+    return adopt(path, begin, aside=next(iter(seen.damaged), None), how="rebuilt" if seen.damaged else "built")
 
 
 def _filled(spec: Spec, lock: _venv_lock.Lock, builder: _venv_build.Builder, path: str) -> dict[str, str]:

@@ -27,7 +27,9 @@ INSTALL_TIMEOUT = 1800
 NOWHERE = "/nonexistent"
 UV_ENVIRONMENT = {
     "UV_PYTHON_DOWNLOADS": "never",
+    # The same wish under the name that older releases of uv know.
     "UV_SYSTEM_CERTS": "true",
+    "UV_NATIVE_TLS": "true",
     "UV_LINK_MODE": "hardlink",
     "UV_NO_PROGRESS": "1",
     "XDG_CONFIG_HOME": NOWHERE,
@@ -74,16 +76,17 @@ def choose(uv: t.Optional[str], cache: str) -> Builder:
 
 def create_command(builder: Builder, spec: Spec, path: str) -> list[str]:
     if builder.program:
-        return [builder.program, "venv", *_uv_options(builder), "--no-project", "--python", spec.python, path]
+        return [builder.program, "venv", *_machine_wide(), *_cached(builder), "--no-project", "--python", spec.python, path]
     return [spec.python, "-I", "-m", "venv", path]
 
 
-def install_command(builder: Builder, path: str, arguments: t.Sequence[str], last: bool) -> list[str]:
+def install_command(builder: Builder, spec: Spec, path: str, arguments: t.Sequence[str], last: bool) -> list[str]:
     """:param last: Nothing is installed after this, so what is there gets compiled."""
     python = os.path.join(path, "bin", "python")
     if builder.program:
+        configuration = [] if spec.kind == "uv" else _machine_wide()
         compiling = ["--compile-bytecode"] if last else []
-        return [builder.program, "pip", "install", *_uv_options(builder), "--python", python, *compiling, *arguments]
+        return [builder.program, "pip", "install", *configuration, *_cached(builder), "--python", python, *compiling, *arguments]
     options = ["--no-input", "--disable-pip-version-check", "--retries", "2", "--cache-dir", os.path.join(builder.cache, "pip")]
     # Isolated: the working directory is the release, whose modules must not become pip's own.
     return [python, "-I", "-m", "pip", "install", *options, *arguments]
@@ -92,14 +95,17 @@ def install_command(builder: Builder, path: str, arguments: t.Sequence[str], las
 def sync_command(builder: Builder, spec: Spec, path: str, last: bool) -> list[str]:
     """The project's own ``[tool.uv]`` is wanted here: it says where its packages come from."""
     project = ["--project", spec.directory, "--frozen", "--no-install-project", "--no-dev"]
-    options = ["--cache-dir", os.path.join(builder.cache, "uv"), "--python", os.path.join(path, "bin", "python")]
-    return [builder.program, "sync", *project, *options, *(["--compile-bytecode"] if last else [])]
+    python = os.path.join(path, "bin", "python")
+    return [builder.program, "sync", *project, *_cached(builder), "--python", python, *(["--compile-bytecode"] if last else [])]
 
 
-def _uv_options(builder: Builder) -> list[str]:
+def _machine_wide() -> list[str]:
     """The machine's configuration, where it has one, counts; a ``uv.toml`` that lies in the release does not."""
-    configuration = ["--config-file", SYSTEM_CONFIGURATION] if os.path.exists(SYSTEM_CONFIGURATION) else ["--no-config"]
-    return [*configuration, "--cache-dir", os.path.join(builder.cache, "uv")]
+    return ["--config-file", SYSTEM_CONFIGURATION] if os.path.exists(SYSTEM_CONFIGURATION) else ["--no-config"]
+
+
+def _cached(builder: Builder) -> list[str]:
+    return ["--cache-dir", os.path.join(builder.cache, "uv")]
 
 
 def fill(builder: Builder, spec: Spec, lock: Lock, path: str) -> None:
@@ -128,18 +134,18 @@ def _steps(builder: Builder, spec: Spec, lock: Lock, path: str, temporary: str) 
         yield sync_command(builder, spec, path, last=not extra)
     elif spec.kind == "requirements" and lock.hashed:
         file = os.path.join(spec.directory, spec.file)
-        yield install_command(builder, path, ["--require-hashes", "-r", file], last=not extra)
+        yield install_command(builder, spec, path, ["--require-hashes", "-r", file], last=not extra)
     else:
         main = {
             "requirements": ["-r", os.path.join(spec.directory, spec.file)],
             "wheel": [os.path.join(spec.directory, spec.file), *([] if extra else constraints)],
         }.get(spec.kind, [])
         if main or extra:
-            yield install_command(builder, path, [*main, *extra], last=True)
+            yield install_command(builder, spec, path, [*main, *extra], last=True)
         return
     if extra:
         fixed = [f"{name}=={version}" for name, version in sorted(installed(path).items())]
-        yield install_command(builder, path, [*extra, "-c", _listed(temporary, "fixed.txt", fixed)], last=True)
+        yield install_command(builder, spec, path, [*extra, "-c", _listed(temporary, "fixed.txt", fixed)], last=True)
 
 
 def _listed(directory: str, name: str, requirements: t.Sequence[str]) -> str:
@@ -152,7 +158,7 @@ def _listed(directory: str, name: str, requirements: t.Sequence[str]) -> str:
 
 def forget(builder: Builder, names: t.Iterable[str]) -> None:
     """Take packages out of uv's cache, so that they are fetched anew."""
-    _do(builder, [builder.program, "cache", "clean", *_uv_options(builder), *sorted(names)], builder.cache, cwd=None)
+    _do(builder, [builder.program, "cache", "clean", *_machine_wide(), *_cached(builder), *sorted(names)], builder.cache, cwd=None)
 
 
 def _do(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str]) -> None:
