@@ -11,7 +11,10 @@ from the plan, so that neither can say anything else than what is done.
 
 from __future__ import annotations
 
+import contextlib
+import errno
 import json
+import traceback
 import typing as t
 from dataclasses import dataclass, field
 
@@ -56,12 +59,25 @@ def diff_of(changes: t.Sequence[Change]) -> t.Dict[str, str]:
     }
 
 
+def as_failure(error: BaseException) -> Failure:
+    """An exception that nobody expected, in words. A full disk is the one that everybody meets."""
+    if isinstance(error, Failure):
+        return error
+    if isinstance(error, OSError):
+        where = f" ({error.filename})" if error.filename else ""
+        if error.errno in (errno.ENOSPC, errno.EDQUOT):
+            return Failure(f"The disk is full{where}.", fix="Look at df -h and df -i, make room, and run it again.")
+        return Failure(f"{error.strerror or error}{where}.")
+    return Failure(f"An unexpected {type(error).__name__}: {error}", exception=traceback.format_exc())
+
+
 def run(
     module: AnsibleModule,
     read: t.Callable[[Options], Observed],
     plan: t.Callable[[Options, Observed], t.Sequence[Change]],
     report: t.Callable[[Options, Observed], t.Dict[str, t.Any]],
     rescue: t.Optional[t.Callable[[Options, Failure], Failure]] = None,
+    guard: t.Optional[t.ContextManager[object]] = None,
 ) -> t.NoReturn:
     """Execute one module and exit.
 
@@ -69,18 +85,25 @@ def run(
     :param plan: Pure; returns the changes in the order in which they are applied.
     :param report: The module's own return values, asked for after the plan was applied (or, in check mode, drawn).
     :param rescue: Called when a change fails midway: puts things back and returns the failure to report.
+    :param guard: Entered around everything, but not in check mode: locks, the audit log.
     """
-    applying = False
-    try:
+
+    def story() -> t.Tuple[t.Sequence[Change], t.Dict[str, t.Any]]:
         observed = read(module.params)
         changes = plan(module.params, observed)
         if not module.check_mode:
-            applying = True
-            for change in changes:
-                change.apply()
-        result = report(module.params, observed)
-    except Failure as failure:
-        if applying and rescue is not None:
-            failure = rescue(module.params, failure)
+            try:
+                for change in changes:
+                    change.apply()
+            except Exception as error:
+                failure = as_failure(error)
+                raise (rescue(module.params, failure) if rescue else failure) from error
+        return changes, report(module.params, observed)
+
+    try:
+        with contextlib.nullcontext() if guard is None or module.check_mode else guard:
+            changes, result = story()
+    except Exception as error:
+        failure = as_failure(error)
         module.fail_json(msg=failure.message(), **failure.facts)
     module.exit_json(changed=bool(changes), diff=diff_of(changes), **result)

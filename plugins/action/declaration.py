@@ -1,0 +1,83 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Reads and checks the declaration of an app, on the controller, without touching a host."""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import pathlib
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _declaration
+
+COLLECTION = pathlib.Path(__file__).parents[2]
+
+# What roles configure, beside the app's own variables: a change in one of these, or in the collection itself, configures the hosts again.
+ROLES = ("systemd_gunicorn_", "proxy_", "permissions_", "tools_")
+CONFIGURED = (
+    "app_name",
+    "app_root",
+    "app_user",
+    "app_group",
+    "app_python",
+    "app_interface",
+    "app_request_timeout",
+    "app_start_timeout",
+    "app_stop_timeout",
+    "app_proxy",
+    "app_server_names",
+    "app_listen",
+)
+
+
+def _code_digest() -> str:
+    """A digest of what the hosts get from this collection: its roles, and the code of the agent."""
+    digest = hashlib.sha256()
+    for path in sorted([*COLLECTION.glob("roles/**/*"), *COLLECTION.glob("plugins/module_utils/**/*.py")]):
+        if path.is_file():
+            digest.update(str(path.relative_to(COLLECTION)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module of the same name."""
+
+    TRANSFERS_FILES = False
+    _VALID_ARGS = frozenset({"optional"})
+    _supports_check_mode = True
+
+    def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
+        result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
+        variables = task_vars or {}
+        templar = self._templar
+        mistakes: t.List[str] = []
+
+        def template(name: str) -> t.Any:
+            try:
+                return templar.template(variables[name])
+            except Exception as error:
+                mistakes.append(f"{name}: cannot be evaluated ({str(error).splitlines()[0]}).")
+                return None
+
+        mine = [name for name in variables if name.startswith("app_") and name not in _declaration.PLAYBOOK_VARIABLES]
+        missing = [name for name in ("app_name",) if name not in variables]
+        declared, wrong = _declaration.check({name: template(name) for name in mine if not (missing and name == "app_root")}, self._task.args.get("optional") or ())
+        mistakes = [one for one in mistakes if "app_name" not in missing or "app_name" not in one] + wrong
+        if mistakes:
+            told = "\n".join(f"- {mistake}" for mistake in mistakes)
+            count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
+            return {**result, "failed": True, "msg": f"The declaration has {count}; no host was touched.\n{told}", "mistakes": mistakes}
+        roles = {name: template(name) for name in sorted(variables) if name.startswith(ROLES)}
+        configured = {**roles, **{name: declared[name] for name in CONFIGURED}}
+        configuration = hashlib.sha256((json.dumps(configured, sort_keys=True, default=str) + _code_digest()).encode()).hexdigest()
+        return {
+            **result,
+            "changed": False,
+            "configuration": configuration,
+            "health": _declaration.health(declared),
+            "slots": ["main"] if declared["app_strategy"] == "direct" else ["blue", "green"],
+        }

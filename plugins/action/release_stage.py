@@ -1,0 +1,45 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Sends the artefact to hosts that do not have the release, then lets the module stage it."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+from ansible.plugins.action import ActionBase
+
+
+def environment_text(variables: t.Mapping[str, t.Any]) -> str:
+    """Variables as a file that systemd reads (systemd.exec(5), EnvironmentFile=): quoted, so that every value arrives as it is."""
+
+    def quoted(value: t.Any) -> str:
+        return '"' + re.sub(r'(["\\$`])', r"\\\1", str(value)) + '"'
+
+    return "".join(f"{name}={quoted(variables[name])}\n" for name in sorted(variables))
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module of the same name."""
+
+    TRANSFERS_FILES = True
+    _supports_check_mode = True
+
+    def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
+        result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
+        options = dict(self._task.args)
+        told = {"APP_NAME": options.get("app"), "APP_VERSION": options.get("version"), "APP_RELEASE": options.get("release")}
+        # One text, which Ansible can hide as a whole; a dictionary of secrets would have each of its values blotted out of every result.
+        options["environment"] = environment_text({**told, **(options.get("environment") or {})})
+        if not options.get("present") and not self._task.check_mode:
+            self._make_tmp_path()
+            remote = self._connection._shell.join_path(self._connection._shell.tmpdir, os.path.basename(str(options["artefact"])))
+            options["artefact"] = self._transfer_file(str(options["artefact"]), remote)
+        try:
+            result.update(self._execute_module(module_name="bulletproof.deploy.release_stage", module_args=options, task_vars=task_vars))
+        finally:
+            self._remove_tmp_path(self._connection._shell.tmpdir)
+        return result

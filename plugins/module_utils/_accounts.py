@@ -1,0 +1,26 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Accounts by name."""
+
+from __future__ import annotations
+
+import grp
+import pwd
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+
+
+def gid_of(group: str) -> int:
+    try:
+        return grp.getgrnam(group).gr_gid
+    except KeyError:
+        raise Failure(f"The group {group} does not exist on this host.", fix="Run provision.yml, or correct app_group.") from None
+
+
+def uid_of(user: str) -> int:
+    try:
+        return pwd.getpwnam(user).pw_uid
+    except KeyError:
+        raise Failure(f"The account {user} does not exist on this host.", fix="Run provision.yml, or correct app_user.") from None

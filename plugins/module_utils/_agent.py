@@ -1,0 +1,86 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a host can do for itself, without a controller: go back when a run has fallen silent, and serve again after a boot.
+
+Installed as one file, ``<root>/.deploy/agent.pyz``, and called by the app's own units.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+import time
+import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _manifest, _state, _systemd, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
+
+# A switch holds the mutex for as long as it works. The timer looks again a few seconds later, so it need not wait long.
+PATIENCE = 3.0
+WHO = "the safety net"
+
+
+def lease_ended(layout: Layout, state: _state.State, now: float) -> t.Optional[str]:
+    """Why the armed run is to be taken for dead, or None while it is to be believed."""
+    if state.way_back is None:
+        return None
+    lock = _lock.load(layout)
+    if lock is None or lock.run != state.way_back.run:
+        return f"run {state.way_back.run} no longer holds the lock"
+    if not lock.alive(now):
+        return f"the lease of run {lock.run} ({lock.lease:.0f} s) ended without a commit"
+    return None
+
+
+def revert(layout: Layout, why: str) -> None:
+    state = _state.load(layout)
+    run = state.way_back.run if state.way_back else ""
+    began = time.monotonic()
+    try:
+        back = _transition.go_back(layout, why, run, blame=False)
+    except Failure as failure:
+        _audit.append(layout, run, WHO, "revert", "failed", time.monotonic() - began, why=why, error=failure.what)
+        raise
+    _audit.append(layout, run, WHO, "revert", "ok", time.monotonic() - began, why=why, release=back.release if back else None)
+
+
+def expire(layout: Layout) -> None:
+    """Called by the timer: go back when the lease has ended; stop the timer when nothing is armed."""
+    with exclusive(layout.private, "host", PATIENCE):
+        state = _state.load(layout)
+        if state.way_back is None:
+            _systemd.stop([layout.safety_net_timer], wait=False)
+            return
+        why = lease_ended(layout, state, time.time())
+        if why is not None:
+            revert(layout, why)
+
+
+def boot(layout: Layout) -> None:
+    """Called once after a boot, when /run is empty: serve what was served. A run that was under way did not survive it."""
+    with exclusive(layout.private, "host", PATIENCE):
+        state = _state.load(layout)
+        if state.way_back is not None:
+            revert(layout, f"the host restarted before run {state.way_back.run} was committed")
+        elif state.live is not None and _manifest.load(layout, state.live.release) is not None:
+            _transition.run_slot(layout, state.live)
+            _transition.flip(layout, state.live)
+
+
+def main(argv: t.Sequence[str]) -> int:
+    """``agent.pyz APP ROOT expire|boot``"""
+    actions = {"expire": expire, "boot": boot}
+    if len(argv) != 3 or argv[2] not in actions:
+        sys.stderr.write("usage: agent.pyz APP ROOT expire|boot\n")
+        return 2
+    os.umask(0o022)
+    try:
+        actions[argv[2]](Layout(argv[0], argv[1]))
+    except Failure as failure:
+        sys.stderr.write(failure.message() + "\n")
+        return 1
+    return 0

@@ -1,0 +1,72 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The application's own last words, without its secrets."""
+
+from __future__ import annotations
+
+import os
+import re
+import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
+
+LINES = 25
+LONGEST = 400
+READ = 64 * 1024
+# Shorter values ("1", "true", "INFO") are no secrets, and blotting them out would make a log unreadable.
+SECRET_AT_LEAST = 8
+
+Cursor = t.Dict[str, int]
+
+
+def _logs(layout: Layout) -> t.List[str]:
+    return [os.path.join(layout.logs, "error.log")]
+
+
+def cursor(layout: Layout) -> Cursor:
+    """Where the logs end now, so that later only what is new is shown."""
+    return {path: os.path.getsize(path) for path in _logs(layout) if os.path.exists(path)}
+
+
+def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
+    """Value to name, for everything in the environment of a release and in the shared ``.env``."""
+    found: t.Dict[str, str] = {}
+    for path in (os.path.join(layout.shared, ".env"), reserved(layout.release(release), "environment")):
+        try:
+            with open(path, encoding="utf-8", errors="replace") as stream:
+                text = stream.read()
+        except OSError:
+            continue
+        for name, raw in re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*$", text, re.MULTILINE):
+            value = raw[1:-1] if len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "\"'" else raw
+            for form in {value, value.replace('\\"', '"').replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")}:
+                if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME"):
+                    found[form] = name
+    return found
+
+
+def redact(text: str, secrets: t.Mapping[str, str]) -> str:
+    """Put the name of a variable where its value stood."""
+    for value in sorted(secrets, key=len, reverse=True):
+        text = text.replace(value, f"<{secrets[value]}>")
+    return text
+
+
+def last_words(layout: Layout, slot: str, release: str, since: float, before: Cursor) -> t.List[str]:
+    """What the application in a slot said since a moment: its error log from the cursor on, and its unit's journal."""
+    lines: t.List[str] = []
+    for path in _logs(layout):
+        try:
+            with open(path, "rb") as stream:
+                end = stream.seek(0, os.SEEK_END)
+                begin = before.get(path, 0)
+                stream.seek(max(begin if begin <= end else 0, end - READ))
+                lines += stream.read().decode("utf-8", errors="replace").splitlines()[-LINES:]
+        except OSError:
+            continue
+    lines += _systemd.journal(layout.service_unit(slot), since, LINES)
+    secrets = secrets_of(layout, release)
+    return [redact(line, secrets)[:LONGEST] for line in lines if line.strip()][-2 * LINES :]

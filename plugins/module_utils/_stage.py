@@ -1,0 +1,280 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Staging a release: unpack, link, build the environment, prove that it imports, rename into place."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import shutil
+import time
+import typing as t
+from dataclasses import dataclass
+from functools import partial
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _command, _evidence, _manifest, _phase, _state, _unpack, _venv
+from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import replace_link, sync_directory, write_atomically
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import RESERVED, Layout, reserved
+from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
+from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
+
+SYSTEMD_RUN_SLACK = 15
+
+# Runs in the release's own interpreter: imports the module and finds what gunicorn will look for in it.
+IMPORT = """
+import importlib, sys
+sys.path.insert(0, "")
+module, _, path = sys.argv[1].partition(":")
+found = importlib.import_module(module)
+for name in (path.partition("(")[0] or "application").split("."):
+    found = getattr(found, name)
+if not callable(found):
+    sys.exit(f"{sys.argv[1]} is a {type(found).__name__}, which cannot be called")
+import gunicorn
+"""
+
+
+@dataclass(frozen=True)
+class Observed:
+    manifest: t.Optional[Manifest]
+    tree_problem: str
+    venv_problems: t.Tuple[str, ...]
+
+
+class Stage:
+    """One staging: it remembers what it built, for the report and for the way back."""
+
+    def __init__(self) -> None:
+        self.seconds: t.Dict[str, float] = {}
+        self.venv: t.Dict[str, str] = {}
+
+    def read(self, options: Options) -> Observed:
+        layout = _phase.layout_of(options)
+        manifest = _manifest.load(layout, options["release"])
+        if manifest is None:
+            return Observed(None, "", ())
+        self.venv = {"path": manifest.venv, "how": "reused"}
+        return Observed(manifest, tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)))
+
+    def plan(self, options: Options, observed: Observed) -> t.List[Change]:
+        layout, release = _phase.layout_of(options), options["release"]
+        manifest = observed.manifest
+        sound = manifest is not None and manifest.state != "building" and not observed.tree_problem
+        if sound and manifest is not None and not observed.venv_problems and manifest.state != "bad":
+            return []
+        changes = []
+        if not sound:
+            before = observed.tree_problem or (manifest.state if manifest else None)
+            changes.append(Change(layout.release(release), before, "staged", partial(self._build, options)))
+        elif observed.venv_problems:
+            changes.append(Change("virtual environment", "; ".join(observed.venv_problems), "rebuilt", partial(self._environment, options)))
+        changes.append(Change(options["entrypoint"], None, "imports", partial(self._imports, options)))
+        changes.append(Change(f"manifest of {release}", manifest.state if manifest else None, "staged", partial(self._staged, options)))
+        return changes
+
+    @contextlib.contextmanager
+    def _timed(self, part: str) -> t.Iterator[None]:
+        began = time.monotonic()
+        try:
+            yield
+        finally:
+            self.seconds[part] = round(time.monotonic() - began, 3)
+
+    def _build(self, options: Options) -> None:
+        layout, release = _phase.layout_of(options), options["release"]
+        building, final = layout.release(f".building-{release}"), layout.release(release)
+        shutil.rmtree(building, ignore_errors=True)
+        owner = (0, gid_of(options["group"]))
+        with self._timed("unpack"):
+            os.mkdir(building, 0o700)
+            _unpack.unpack(options["artefact"], building, options["artefact_digest"])
+        links = link_shared(layout, options, building)
+        environment = self._ensure_venv(options, building)
+        os.makedirs(os.path.join(building, RESERVED), exist_ok=True)
+        write_atomically(reserved(building, "gunicorn.conf.py"), options["gunicorn_conf"], 0o640, owner)
+        write_atomically(reserved(building, "environment"), options["environment"] or "", 0o600)
+        replace_link(reserved(building, "venv"), os.path.relpath(environment.path, os.path.join(final, RESERVED)))
+        with self._timed("compile"):
+            compile_tree(environment.path, building, final)
+        own(building, owner)
+        manifest = Manifest(
+            release=release,
+            version=options["version"],
+            source=options["source"],
+            tree=_unpack.tree_digest(building, links),
+            venv=environment.path,
+            health=options["health"],
+            links=links,
+        )
+        known = _manifest.load(layout, release)
+        if known is not None:
+            manifest = Manifest(**{**vars(manifest), "previous": known.previous, "committed": known.committed, "history": known.history})
+        _manifest.save(building, manifest)
+        if os.path.lexists(final):
+            os.rename(final, layout.release(f".removing-{release}-{options['run']}"))
+        os.rename(building, final)
+        sync_directory(layout.releases)
+
+    def _ensure_venv(self, options: Options, directory: str) -> t.Any:
+        layout = _phase.layout_of(options)
+        spec = _venv.Spec(
+            kind=options["requirements"]["kind"],
+            directory=directory,
+            file=options["requirements"]["file"],
+            extra=tuple(options["extra_requirements"]),
+            python=options["python"],
+        )
+        with self._timed("venv"):
+            environment = _venv.ensure(spec, layout.venvs, options["cache"], None)
+        self.venv = {"path": environment.path, "how": environment.how}
+        return environment
+
+    def _environment(self, options: Options) -> None:
+        """The release is whole, its virtual environment is not: give it another one."""
+        layout, release = _phase.layout_of(options), options["release"]
+        directory = layout.release(release)
+        environment = self._ensure_venv(options, directory)
+        replace_link(reserved(directory, "venv"), os.path.relpath(environment.path, os.path.join(directory, RESERVED)))
+        manifest = _manifest.need(layout, release)
+        _manifest.save(directory, Manifest(**{**vars(manifest), "venv": environment.path}))
+
+    def _imports(self, options: Options) -> None:
+        layout = _phase.layout_of(options)
+        with self._timed("imports"):
+            done = _command.run(import_command(layout, options), timeout=options["import_timeout"] + SYSTEMD_RUN_SLACK)
+        if done.ok:
+            return
+        secrets = _evidence.secrets_of(layout, options["release"])
+        said = _evidence.redact(done.stderr.strip() or done.stdout.strip(), secrets).splitlines()[-_evidence.LINES :]
+        # systemd-run says how it went after the app has said why.
+        if any("No module named 'gunicorn'" in line for line in said):
+            raise Failure(
+                f"Release {options['release']} has no gunicorn in its virtual environment.",
+                fix="Add gunicorn to its requirements, or set app_extra_requirements: [gunicorn==23.0.0].",
+                log=said,
+            )
+        told = "\n  ".join(said) or f"it ended with status {done.rc}, or took longer than {options['import_timeout']} s, and said nothing"
+        raise Failure(
+            f"The entry point {options['entrypoint']} of release {options['release']} does not import:\n  {told}",
+            fix="Correct app_entrypoint, app_environment or the code; nothing was switched.",
+            log=said,
+        )
+
+    def _staged(self, options: Options) -> None:
+        layout = _phase.layout_of(options)
+        manifest = _manifest.need(layout, options["release"])
+        _manifest.save(layout.release(options["release"]), manifest.become("staged", options["run"], "whole, and its entry point imports"))
+
+    def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
+        return {"release": options["release"], "venv": self.venv, "seconds": self.seconds}
+
+    def rescue(self, options: Options, failure: Failure) -> Failure:
+        """Take away what is half built and mark the release bad; one that serves is not touched."""
+        layout, release = _phase.layout_of(options), options["release"]
+        shutil.rmtree(layout.release(f".building-{release}"), ignore_errors=True)
+        state = _state.load(layout)
+        if state.live is None or state.live.release != release:
+            with contextlib.suppress(OSError):
+                _manifest.mark(layout, release, "bad", options["run"], failure.what.splitlines()[0])
+        serves = f"This host serves {state.live.release} as before." if state.live else "Nothing was served before, and nothing is now."
+        return Failure(f"{failure.what}\n{serves}", fix=failure.fix, **failure.facts)
+
+
+def tree_problem(layout: Layout, manifest: Manifest) -> str:
+    """What is wrong with the files of a release, empty when they are what was staged."""
+    if _unpack.tree_digest(layout.release(manifest.release), manifest.links) != manifest.tree:
+        return "its files are not those that were staged"
+    return ""
+
+
+def link_shared(layout: Layout, options: Options, directory: str) -> t.List[str]:
+    """Link what outlives releases; what the source has at such a path gives way. Returns the paths that are links now."""
+    links = []
+    for path in [*options["shared_directories"], *options["shared_files"]]:
+        shared = os.path.join(layout.shared, path)
+        if path in options["shared_directories"]:
+            make_shared_directory(layout, path, uid_of(options["user"]), gid_of(options["group"]))
+        elif not os.path.exists(shared):
+            raise Failure(f"The shared file {shared} does not exist on this host.", fix=f"Put it there, or take {path} out of app_shared_files.")
+        link = os.path.join(directory, path)
+        if os.path.isdir(link) and not os.path.islink(link):
+            shutil.rmtree(link)
+        elif os.path.lexists(link):
+            os.unlink(link)
+        os.makedirs(os.path.dirname(link), exist_ok=True)
+        final = os.path.dirname(os.path.join(layout.releases, "x", path))
+        os.symlink(os.path.relpath(shared, final), link)
+        links.append(path)
+    return links
+
+
+def make_shared_directory(layout: Layout, path: str, uid: int, gid: int) -> None:
+    """Create a directory in ``shared/``, part by part and never through a link that the app may have planted there."""
+    handle = os.open(layout.shared, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
+    try:
+        for part in path.split("/"):
+            try:
+                os.mkdir(part, 0o750, dir_fd=handle)
+            except FileExistsError:
+                created = False
+            else:
+                created = True
+            below = os.open(part, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=handle)
+            os.close(handle)
+            handle = below
+            if created:
+                os.fchown(handle, uid, gid)
+    except OSError as error:
+        raise Failure(f"{os.path.join(layout.shared, path)} is not a directory that can be used: {error.strerror}.") from None
+    finally:
+        os.close(handle)
+
+
+def own(directory: str, owner: t.Tuple[int, int]) -> None:
+    """The app may read its code and not write it: root:group, directories 0750, files 0640 (0750 where they can be executed)."""
+    for here, directories, files in os.walk(directory):
+        os.chown(here, *owner)
+        os.chmod(here, 0o750)
+        for name in files:
+            path = os.path.join(here, name)
+            if os.path.islink(path):
+                continue
+            mode = os.lstat(path).st_mode
+            if os.path.basename(here) == RESERVED and name == "environment":
+                continue
+            os.chown(path, *owner)
+            os.chmod(path, 0o750 if mode & 0o100 else 0o640)
+
+
+def compile_tree(venv: str, building: str, final: str) -> None:
+    """Compile the code once, because the service cannot write beside it. A file that does not compile is the import check's to report."""
+    python = os.path.join(venv, "bin", "python")
+    skip = rf"/({re.escape(RESERVED)}|node_modules)/"
+    _command.run([python, "-I", "-m", "compileall", "-q", "-q", "-x", skip, "-s", building, "-p", final, building], timeout=600)
+
+
+def import_command(layout: Layout, options: Options) -> t.List[str]:
+    """The entry point, imported as the service will: its account, its environment as systemd reads it, its directory."""
+    release = layout.release(options["release"])
+    properties = {
+        "User": options["user"],
+        "Group": options["group"],
+        "WorkingDirectory": release,
+        "EnvironmentFile": [f"-{os.path.join(layout.shared, '.env')}", reserved(release, "environment")],
+        "RuntimeMaxSec": str(options["import_timeout"]),
+        "ProtectSystem": "strict",
+        "ReadWritePaths": f"{layout.shared}",
+        "PrivateTmp": "yes",
+        "NoNewPrivileges": "yes",
+    }
+    flags = []
+    for name, values in properties.items():
+        for value in values if isinstance(values, list) else [values]:
+            flags += ["--property", f"{name}={value}"]
+    python = reserved(release, "venv/bin/python")
+    return ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *flags, python, "-c", IMPORT, options["entrypoint"]]

@@ -1,0 +1,93 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What a host knows about itself: what it serves, and, while a run is not yet committed, the way back.
+
+One small file, replaced in one rename. Writing ``way_back`` arms the safety net, and removing it is the commit: there is
+no moment at which the host is half of either.
+"""
+
+from __future__ import annotations
+
+import typing as t
+from dataclasses import asdict, dataclass, replace
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+
+
+@dataclass(frozen=True)
+class Position:
+    """A release in a slot: all that is needed to make the host serve it."""
+
+    slot: str
+    release: str
+    since: float = 0.0
+    run: str = ""
+    who: str = ""
+
+    def same_place(self, other: t.Optional[Position]) -> bool:
+        return other is not None and (self.slot, self.release) == (other.slot, other.release)
+
+
+@dataclass(frozen=True)
+class WayBack:
+    """The safety net of one run.
+
+    :param run: The run that may commit.
+    :param position: Where to go back to; None when the app served nothing before.
+    :param armed: When, in seconds since the epoch.
+    :param rollback: The run itself goes back to an older release, whose place in the history stays what it is.
+    """
+
+    run: str
+    position: t.Optional[Position]
+    armed: float
+    rollback: bool = False
+
+
+@dataclass(frozen=True)
+class State:
+    """:param live: What the host serves, or is about to serve while ``way_back`` is set."""
+
+    live: t.Optional[Position] = None
+    way_back: t.Optional[WayBack] = None
+
+    def armed_by(self, run: str) -> bool:
+        return self.way_back is not None and self.way_back.run == run
+
+    @property
+    def committed(self) -> t.Optional[Position]:
+        """What the host served when it was last sure of itself."""
+        return self.way_back.position if self.way_back else self.live
+
+    def arm(self, run: str, target: Position, now: float, rollback: bool = False) -> State:
+        return State(live=target, way_back=WayBack(run, self.committed, now, rollback))
+
+    def commit(self) -> State:
+        return replace(self, way_back=None)
+
+
+def _position(value: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Position]:
+    return Position(**value) if value else None
+
+
+def load(layout: Layout) -> State:
+    try:
+        value = read_json(layout.state) or {}
+        back = value.get("way_back")
+        return State(
+            live=_position(value.get("live")),
+            way_back=WayBack(**{**back, "position": _position(back["position"])}) if back else None,
+        )
+    except (ValueError, TypeError, KeyError) as error:
+        raise Failure(
+            f"{layout.state} cannot be read ({error}): this host no longer knows what it serves.",
+            fix=f"Look at {layout.current} and at readlink {layout.live_socket}, repair the file by hand, then deploy again.",
+        ) from None
+
+
+def save(layout: Layout, state: State) -> None:
+    write_json(layout.state, asdict(state), mode=0o600)

@@ -1,0 +1,133 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Forth and back: the only code that changes what a host serves.
+
+A deploy, the revert of a failed one, the safety net's timer, a rollback and the boot all come here, so that the way back is the way that is
+walked every day. The order never varies: the state file first, then the slot, then the live socket.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import time
+import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _state, _systemd, _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_link, replace_link
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position
+
+# systemd has its own, shorter limits for starting and stopping (TimeoutStartSec, TimeoutStopSec): this one only ends a systemctl that hangs.
+SYSTEMCTL = 300.0
+
+
+def release_target(release: str) -> str:
+    return os.path.join("..", "releases", release)
+
+
+def serves_from(layout: Layout, position: Position) -> bool:
+    """Whether the slot's unit runs, and from this very release."""
+    unit = _systemd.show(layout.service_unit(position.slot))
+    return unit.running and _systemd.runs_in(unit.main_pid) == os.path.realpath(layout.release(position.release))
+
+
+def is_live(layout: Layout, position: t.Optional[Position]) -> bool:
+    """Whether a position is what the host really serves, as far as can be seen without asking the app."""
+    return (
+        position is not None
+        and read_link(layout.live_socket) == f"{position.slot}.sock"
+        and read_link(layout.current) == os.path.join("releases", position.release)
+        and serves_from(layout, position)
+    )
+
+
+def run_slot(layout: Layout, position: Position) -> None:
+    """Make the slot's unit run from the release; a unit that already does is left alone."""
+    target = release_target(position.release)
+    if read_link(layout.slot(position.slot)) != target:
+        replace_link(layout.slot(position.slot), target)
+    service, listener = layout.service_unit(position.slot), layout.socket_unit(position.slot)
+    if serves_from(layout, position):
+        _systemd.start([listener], timeout=SYSTEMCTL)
+    elif _systemd.show(service).active in ("inactive", "failed"):
+        _systemd.start([listener, service], timeout=SYSTEMCTL)
+    else:
+        # The socket unit goes on listening: who connects now waits until the new process accepts.
+        _systemd.restart(service, timeout=SYSTEMCTL)
+
+
+def flip(layout: Layout, position: Position) -> None:
+    """Send all new requests to the slot: one rename. Those in flight finish where they began."""
+    replace_link(layout.live_socket, f"{position.slot}.sock")
+    replace_link(layout.current, os.path.join("releases", position.release))
+
+
+def retire(layout: Layout, slot: str, wait: bool = False) -> None:
+    """Let a slot finish its requests and end."""
+    _systemd.stop([layout.service_unit(slot), layout.socket_unit(slot)], wait=wait)
+
+
+def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
+    """Run checks against a position; Failure, with their verdicts, unless all pass."""
+    verdicts = run_checks(list(checks), stop=_verify.crashed(layout, position))
+    if failed(verdicts):
+        raise Failure(
+            f"Release {position.release} in slot {position.slot} did not pass its checks: {summary(failed(verdicts))}",
+            verdicts=[verdict.as_dict() for verdict in verdicts],
+        )
+    return [verdict.as_dict() for verdict in verdicts]
+
+
+def arm(layout: Layout, run: str, target: Position, rollback: bool) -> None:
+    """Write down the way back and set the timer that walks it, before anything is changed."""
+    _state.save(layout, _state.load(layout).arm(run, target, time.time(), rollback))
+    _systemd.start([layout.safety_net_timer], timeout=SYSTEMCTL)
+
+
+def disarm(layout: Layout) -> None:
+    """The commit: from here on the host believes in what it serves."""
+    _state.save(layout, _state.load(layout).commit())
+    _systemd.stop([layout.safety_net_timer], wait=False)
+
+
+def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Position]:
+    """Walk the way back that is armed, whoever asks; nothing to do when none is.
+
+    :param blame: The release was seen to fail, and is marked bad. Otherwise the run failed for another reason (its controller died, another host
+        failed), and the release is again what it was before.
+
+    The old release is served even where its own checks do not pass any more: it is what was there before. A step that fails leaves the net armed,
+    and the timer tries again.
+    """
+    state = _state.load(layout)
+    if state.way_back is None:
+        return state.live
+    target, abandoned = state.way_back.position, state.live
+    if target is not None:
+        run_slot(layout, target)
+        flip(layout, target)
+    else:
+        for link in (layout.live_socket, layout.current):
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(link)
+    if abandoned is not None and (target is None or abandoned.slot != target.slot):
+        retire(layout, abandoned.slot)
+    if abandoned is not None and (target is None or abandoned.release != target.release):
+        manifest = _manifest.load(layout, abandoned.release)
+        if manifest is not None:
+            _manifest.mark(layout, abandoned.release, "bad" if blame else "good" if manifest.committed else "staged", run, why)
+    _state.save(layout, _state.State(live=target))
+    _systemd.stop([layout.safety_net_timer], wait=False)
+    return target
+
+
+def with_last_words(layout: Layout, failure: Failure, position: Position, since: float, before: _evidence.Cursor) -> Failure:
+    """The same failure, with what the application itself said."""
+    lines = _evidence.last_words(layout, position.slot, position.release, since, before)
+    told = f"{failure.what}\nThe application's last log lines:\n  " + "\n  ".join(lines) if lines else failure.what
+    return Failure(told, fix=failure.fix, **{**failure.facts, "log": lines})

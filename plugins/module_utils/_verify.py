@@ -1,0 +1,85 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""What has to be true of a release that serves, as lists of checks for the check engine.
+
+The proof of the new version has two halves. Its answer carries the version, where the app tells it. And the process that
+answers is the slot's own unit and runs from the release's directory: that holds also for an app that does not tell, and where two
+releases have one version.
+"""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
+from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position
+
+Check = t.Dict[str, t.Any]
+
+PROXY_DEADLINE = 10.0
+
+
+def _asks(manifest: Manifest, **where: t.Any) -> t.List[Check]:
+    """The questions over HTTP: is it healthy, and which version is it.
+
+    ``manifest.health``: path, status (list), version (one of json, header, pattern; empty when the app does not tell), expected (versions),
+    headers, timeout (s).
+    """
+    health = manifest.health
+    common = {**where, "headers": health["headers"], "timeout": health["timeout"], "interval": 0.1}
+    checks: t.List[Check] = [{"type": "http", "status": health["status"], **common}]
+    if health["version"]:
+        checks.append({"type": "version", "expected": [*health["expected"], manifest.release], **health["version"], **common})
+    return checks
+
+
+def _process(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
+    unit = layout.service_unit(slot)
+    return [
+        {"type": "systemd", "name": unit, "unit": unit, "max_restarts": 0, "runs_from": layout.release(manifest.release)},
+        {"type": "process_count", "name": f"workers of {unit}", "unit": unit, "of": "children", "min": manifest.health["workers"]},
+    ]
+
+
+def slot_checks(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
+    """The release on its slot's own socket, before anybody is sent there."""
+    patience = {"deadline": manifest.health["start_timeout"], "interval": 0.1}
+    asks = _asks(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], **{"successes": 2})
+    return [{**check, **patience, "name": f"{check['type']} on the socket of slot {slot}"} for check in asks] + [
+        {**check, **patience} for check in _process(layout, manifest, slot)
+    ]
+
+
+def proxy_checks(manifest: Manifest) -> t.List[Check]:
+    """The release as a user reaches it."""
+    url = manifest.health["url"]
+    if not url:
+        return []
+    return [{**check, "deadline": PROXY_DEADLINE, "name": f"{check['type']} through the proxy"} for check in _asks(manifest, url=url, verify_tls=False)]
+
+
+def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:
+    """The same, which now has to stay so. One failing probe of many is chance; two in a row are not."""
+    hold = {"hold": window, "interval": min(1.0, window / 4), "tolerate": 1}
+    asks = proxy_checks(manifest) or _asks(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"])
+    unit, workers = _process(layout, manifest, slot)
+    return [{**check, **hold, "deadline": 0} for check in asks] + [
+        {**unit, **hold, "tolerate": 0, "steady": True},
+        {**workers, **hold},
+    ]
+
+
+def crashed(layout: Layout, position: Position) -> t.Callable[[], t.Optional[str]]:
+    """Ends the waiting early: a unit whose process has ended by itself will not become healthy by being asked again."""
+
+    def look() -> t.Optional[str]:
+        unit = _systemd.show(layout.service_unit(position.slot))
+        if not unit.crashed:
+            return None
+        return f"{layout.service_unit(position.slot)} crashed ({unit.active}/{unit.sub}, {unit.restarts} restarts, result {unit.result})"
+
+    return look

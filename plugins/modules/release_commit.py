@@ -1,0 +1,119 @@
+#!/usr/bin/python
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Phase 7 of a deploy: declare the release good."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_commit
+short_description: Declare the release on trial good
+version_added: 0.1.0
+author:
+  - The bulletproof.deploy authors (@bulletproof-deploy)
+description:
+  - Disarms the safety net, which is the commit and happens in one rename. Then the release is marked good, the slot that served before finishes its
+    requests and ends, releases and virtual environments that nobody needs any more are removed, and the lock is freed.
+  - Refuses when the host has gone back in the meantime.
+extends_documentation_fragment:
+  - bulletproof.deploy.app
+  - bulletproof.deploy.app.run
+options:
+  keep:
+    description: How many good releases to keep. The live one and the one that a rollback goes to are always kept.
+    type: int
+    default: 5
+"""
+
+EXAMPLES = r"""
+- name: Commit
+  bulletproof.deploy.release_commit:
+    app: shop
+    root: /opt/shop
+    run: 20260102T030405-1a2b3c
+    keep: 5
+"""
+
+RETURN = r"""
+release:
+  description: The release that is now good.
+  returned: success
+  type: str
+  sample: 1.4.2-0123456789ab
+pruned:
+  description: What was removed.
+  returned: success
+  type: list
+  elements: str
+  sample: [/opt/shop/releases/1.3.0-ba9876543210]
+warnings:
+  description: What could not be removed, and why. That fails no deploy.
+  returned: when there are any
+  type: list
+  elements: str
+"""
+
+import typing as t
+from functools import partial
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _manifest, _phase, _prune, _state, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
+
+
+class Commit:
+    def __init__(self) -> None:
+        self.pruned: t.List[str] = []
+        self.warnings: t.List[str] = []
+
+    def read(self, options: Options) -> _state.State:
+        layout = _phase.layout_of(options)
+        state = _state.load(layout)
+        if state.way_back is None and state.live is not None and state.live.run == options["run"]:
+            return state
+        if not state.armed_by(options["run"]):
+            serves = state.live.release if state.live else "nothing"
+            raise Failure(
+                f"Nothing of run {options['run']} is on trial on this host: it has gone back and serves {serves}.",
+                fix=f"Read {layout.audit_log}, then deploy again.",
+            )
+        return state
+
+    def plan(self, options: Options, state: _state.State) -> t.List[Change]:
+        layout = _phase.layout_of(options)
+        if state.way_back is None or state.live is None:
+            return []
+        before, live = state.way_back.position, state.live
+        history = {} if state.way_back.rollback else {"committed": live.since, "previous": before.release if before else ""}
+        changes = [
+            Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
+            Change(
+                f"release {live.release}", "live", "good", partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", **history)
+            ),
+        ]
+        if before is not None and before.slot != live.slot:
+            changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before.slot)))
+        changes.append(Change("releases", None, f"at most {options['keep']} good ones", partial(self._prune, options)))
+        changes.append(Change("lock", options["run"], None, partial(_lock.free, layout, options["run"])))
+        return changes
+
+    def _prune(self, options: Options) -> None:
+        pruned = _prune.prune(_phase.layout_of(options), options["keep"])
+        self.pruned, self.warnings = pruned.removed, pruned.problems
+
+    def report(self, options: Options, state: _state.State) -> t.Dict[str, t.Any]:
+        result: t.Dict[str, t.Any] = {"release": state.live.release if state.live else "", "pruned": self.pruned}
+        return {**result, "warnings": self.warnings} if self.warnings else result
+
+
+def main() -> None:
+    module = AnsibleModule(argument_spec={**_phase.RUN, "keep": {"type": "int", "default": 5}}, supports_check_mode=True)
+    commit = Commit()
+    _phase.run(module, "commit", commit.read, commit.plan, commit.report)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,201 @@
+#!/usr/bin/python
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Phase 2 of a deploy: put a release, complete and checked, beside those that serve."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: release_stage
+short_description: Put a release, complete and checked, beside those that serve
+version_added: 0.1.0
+author:
+  - The bulletproof.deploy authors (@bulletproof-deploy)
+description:
+  - Unpacks the artefact that M(bulletproof.deploy.artefact) built, links the shared paths into it, builds its virtual environment or takes the one that
+    is there, and proves that the entry point imports, as the app's user and in the app's environment.
+  - It is built under another name and renamed when it is whole. What serves is not touched.
+  - The artefact is sent only to hosts that do not have the release.
+  - A release that is staged, whole, and whose virtual environment is sound changes nothing.
+extends_documentation_fragment:
+  - bulletproof.deploy.app
+  - bulletproof.deploy.app.run
+options:
+  release:
+    description: The id of the release.
+    type: str
+    required: true
+  version:
+    description: The version it is known by.
+    type: str
+    required: true
+  source:
+    description: Where it comes from, in words, without credentials.
+    type: str
+    default: ""
+  artefact:
+    description: Path of the artefact on the controller.
+    type: path
+    required: true
+  artefact_digest:
+    description: Digest of the artefact's content; what was unpacked must have it.
+    type: str
+    required: true
+  present:
+    description: Whether the host is known to have the release, so that the artefact need not be sent.
+    type: bool
+    default: false
+  requirements:
+    description: What the virtual environment is built from, as M(bulletproof.deploy.artefact) returns it.
+    type: dict
+    default: {kind: none}
+    suboptions:
+      kind:
+        description: The kind of lock.
+        type: str
+        choices: [requirements, uv, wheel, none]
+        default: none
+      file:
+        description: The lock file or wheel, relative to the release.
+        type: str
+        default: ""
+  extra_requirements:
+    description: Further requirements, for instance a pinned gunicorn for an app that does not bring one.
+    type: list
+    elements: str
+    default: []
+  python:
+    description: The interpreter that the virtual environment is made with.
+    type: path
+    default: /usr/bin/python3
+  cache:
+    description: Directory on the host that keeps downloaded packages.
+    type: path
+    default: /var/cache/bulletproof-deploy
+  shared_directories:
+    description: Directories that outlive releases, linked from C(shared/) into the release.
+    type: list
+    elements: str
+    default: []
+  shared_files:
+    description: Files that outlive releases, linked from C(shared/) into the release. They have to exist.
+    type: list
+    elements: str
+    default: []
+  user:
+    description: The account that the app runs as.
+    type: str
+    required: true
+  group:
+    description: The app's group; may read the release.
+    type: str
+    required: true
+  entrypoint:
+    description: What has to import, C(module:attribute) or C(module:factory(\)).
+    type: str
+    required: true
+  import_timeout:
+    description: Seconds that importing the entry point may take.
+    type: int
+    default: 60
+  gunicorn_conf:
+    description: The release's C(gunicorn.conf.py).
+    type: str
+    required: true
+  environment:
+    description: Environment variables of the release, by name. Sent as one text and never shown.
+    type: raw
+    default: {}
+  health:
+    description: How to ask the release for its health; kept in its manifest.
+    type: dict
+    required: true
+"""
+
+EXAMPLES = r"""
+- name: Stage a release
+  bulletproof.deploy.release_stage:
+    app: shop
+    root: /opt/shop
+    run: 20260102T030405-1a2b3c
+    release: "{{ artefact.release }}"
+    version: "{{ artefact.version }}"
+    artefact: "{{ artefact.path }}"
+    artefact_digest: "{{ artefact.digest }}"
+    requirements: "{{ artefact.requirements }}"
+    user: www-data
+    group: www-data
+    entrypoint: shop.wsgi:app
+    gunicorn_conf: "{{ lookup('ansible.builtin.template', 'gunicorn.conf.py.j2') }}"
+    health: "{{ app_health }}"
+"""
+
+RETURN = r"""
+release:
+  description: The release that is staged.
+  returned: success
+  type: str
+  sample: 1.4.2-0123456789ab
+venv:
+  description: Its virtual environment, and whether it was C(reused), C(built) or C(rebuilt).
+  returned: success
+  type: dict
+  sample: {path: /opt/shop/venvs/0123456789abcdef, how: reused}
+seconds:
+  description: How long the parts took, in seconds.
+  returned: changed
+  type: dict
+  sample: {unpack: 0.05, venv: 0.1, imports: 0.4}
+log:
+  description: What the app said when it was imported.
+  returned: failure
+  type: list
+  elements: str
+"""
+
+import typing as t
+
+from ansible.module_utils.basic import AnsibleModule
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _phase
+from ansible_collections.bulletproof.deploy.plugins.module_utils._stage import Stage
+
+
+def main() -> None:
+    argument_spec: t.Dict[str, t.Any] = {
+        **_phase.RUN,
+        "release": {"type": "str", "required": True},
+        "version": {"type": "str", "required": True},
+        "source": {"type": "str", "default": ""},
+        "artefact": {"type": "path", "required": True},
+        "artefact_digest": {"type": "str", "required": True},
+        "present": {"type": "bool", "default": False},
+        "requirements": {
+            "type": "dict",
+            "default": {"kind": "none"},
+            "options": {
+                "kind": {"type": "str", "choices": ["requirements", "uv", "wheel", "none"], "default": "none"},
+                "file": {"type": "str", "default": ""},
+            },
+        },
+        "extra_requirements": {"type": "list", "elements": "str", "default": []},
+        "python": {"type": "path", "default": "/usr/bin/python3"},
+        "cache": {"type": "path", "default": "/var/cache/bulletproof-deploy"},
+        "shared_directories": {"type": "list", "elements": "str", "default": []},
+        "shared_files": {"type": "list", "elements": "str", "default": []},
+        "user": {"type": "str", "required": True},
+        "group": {"type": "str", "required": True},
+        "entrypoint": {"type": "str", "required": True},
+        "import_timeout": {"type": "int", "default": 60},
+        "gunicorn_conf": {"type": "str", "required": True},
+        "environment": {"type": "raw", "default": {}, "no_log": True},
+        "health": {"type": "dict", "required": True},
+    }
+    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
+    stage = Stage()
+    _phase.run(module, "stage", stage.read, stage.plan, stage.report, stage.rescue)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,195 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The declaration of an app: what is allowed, in the words of the person who wrote it.
+
+Types, choices and defaults are those of ``roles/app/meta/argument_specs.yml``; here is only what an argument spec cannot say.
+"""
+
+from __future__ import annotations
+
+import difflib
+import functools
+import json
+import pathlib
+import re
+import typing as t
+
+import yaml
+from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
+
+SPEC = pathlib.Path(__file__).parents[2] / "roles" / "app" / "meta" / "argument_specs.yml"
+
+# Variables that begin with app_ and are not part of the declaration: what playbooks take on the command line, and what they register.
+PLAYBOOK_VARIABLES = frozenset(
+    {"app_hosts", "app_unlock_run", "app_declaration", "app_artefact", "app_preflight", "app_stage", "app_switch", "app_commit", "app_status", "app_revert"}
+)
+
+KINDS: t.Mapping[str, t.Tuple[str, t.Callable[[t.Any], t.Any]]] = {
+    "int": ("a whole number", check_type_int),
+    "str": ("text", lambda value: check_type_str(value, allow_conversion=False) if not isinstance(value, (int, float)) else str(value)),
+    "path": ("a path", lambda value: check_type_str(value, allow_conversion=False)),
+    "bool": ("true or false", check_type_bool),
+    "list": ("a list", check_type_list),
+    "dict": ("a dictionary", check_type_dict),
+    "raw": ("anything", lambda value: value),
+}
+
+Rule = t.Tuple[str, t.Callable[[t.Any], bool]]
+
+
+def _between(low: int, high: int) -> Rule:
+    return f"a whole number from {low} to {high}", lambda value: low <= value <= high
+
+
+def _matches(pattern: str, allowed: str) -> Rule:
+    return allowed, lambda value: re.fullmatch(pattern, value) is not None
+
+
+def _each(pattern: str, allowed: str) -> Rule:
+    return f"a list of {allowed}", lambda value: all(isinstance(one, str) and re.fullmatch(pattern, one) for one in value)
+
+
+_ABSOLUTE = _matches(r"/[A-Za-z0-9._+/-]*[A-Za-z0-9._+-]", "an absolute path of letters, digits and ._+-")
+_RELATIVE = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))(?!\.release(?:/|$))[A-Za-z0-9._@+/-]+"
+_ACCOUNT = _matches(r"[a-z_][a-z0-9_-]{0,31}", "the name of an account: lower-case letters, digits, _ and -")
+
+RULES: t.Mapping[str, Rule] = {
+    "app_name": _matches(r"[a-z][a-z0-9-]{0,31}", "lower-case letters, digits and hyphens, at most 32, beginning with a letter"),
+    "app_version": _matches(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,99}", "letters, digits and ._+/-, at most 100, beginning with a letter or a digit"),
+    "app_entrypoint": _matches(
+        r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?::[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(.*\))?)?", "module:attribute, for instance shop.wsgi:app"
+    ),
+    "app_root": ("an absolute path of letters, digits and ._+-, at least two levels deep", lambda value: bool(_ABSOLUTE[1](value)) and value.count("/") >= 2),
+    "app_user": _ACCOUNT,
+    "app_group": _ACCOUNT,
+    "app_python": _ABSOLUTE,
+    "app_workers": _between(1, 256),
+    "app_threads": _between(1, 256),
+    "app_request_timeout": _between(1, 86400),
+    "app_start_timeout": _between(1, 3600),
+    "app_stop_timeout": _between(1, 3600),
+    "app_health_path": _matches(r"/[^\s#]*", "a path that begins with /"),
+    "app_health_status": ("a list of HTTP statuses, 100 to 599", lambda value: bool(value) and all(100 <= one <= 599 for one in value)),
+    "app_health_timeout": _between(1, 300),
+    "app_health_version": ("one of json, header, pattern", lambda value: len([one for one in value.values() if one]) <= 1),
+    "app_server_names": _each(r"[A-Za-z0-9_.*~^$()\[\]|\\-]+", "host names"),
+    "app_listen": _between(1, 65535),
+    "app_watch": _between(0, 3600),
+    "app_keep": _between(1, 1000),
+    "app_lease": _between(10, 86400),
+    "app_lock_wait": _between(0, 86400),
+    "app_environment": (
+        "a dictionary of names (letters, digits and _, not beginning with a digit) to text or numbers",
+        lambda value: all(re.fullmatch(r"[A-Za-z_]\w*", str(name)) and isinstance(one, (str, int, float)) for name, one in value.items()),
+    ),
+    "app_shared_directories": _each(_RELATIVE, "paths inside the release"),
+    "app_shared_files": _each(_RELATIVE, "paths inside the release"),
+}
+
+SECRET = frozenset({"app_environment", "app_source"})
+
+
+@functools.lru_cache(maxsize=1)
+def specification() -> t.Dict[str, t.Dict[str, t.Any]]:
+    """The options of the role's argument spec, by name."""
+    options: t.Dict[str, t.Dict[str, t.Any]] = yaml.safe_load(SPEC.read_text())["argument_specs"]["main"]["options"]
+    return options
+
+
+def show(name: str, value: t.Any) -> str:
+    """A value as the person wrote it, unless it may be secret."""
+    return "a value that is not shown" if name in SECRET else json.dumps(value, default=str, ensure_ascii=False)
+
+
+def _convert(name: str, option: t.Mapping[str, t.Any], value: t.Any) -> t.Tuple[t.Any, t.Optional[str]]:
+    """The value in its type, or what would have been allowed."""
+    kind, convert = KINDS[option["type"]]
+    if option["type"] in ("int", "bool") and isinstance(value, (list, dict)):
+        return value, kind
+    if option["type"] == "int" and isinstance(value, bool):
+        return value, kind
+    try:
+        value = convert(value)
+        if option["type"] == "list":
+            element = KINDS[option["elements"]]
+            value = [element[1](one) for one in value]
+    except (TypeError, ValueError):
+        return value, f"{kind} of {KINDS[option['elements']][0]} each" if option["type"] == "list" else kind
+    if "choices" in option and value not in option["choices"]:
+        return value, "one of " + ", ".join(option["choices"])
+    unknown = [str(one) for one in value if one not in option["options"]] if option.get("options") and isinstance(value, dict) else []
+    if unknown:
+        return value, "only " + ", ".join(option["options"])
+    return value, None
+
+
+def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) -> t.Tuple[t.Dict[str, t.Any], t.List[str]]:
+    """The declaration in its types, and all its mistakes, one sentence each.
+
+    :param variables: Every variable that begins with ``app_``, templated.
+    :param optional: Required variables that the playbook can do without: a rollback needs no version.
+    """
+    options = specification()
+    declared: t.Dict[str, t.Any] = {}
+    mistakes: t.List[str] = []
+    for name in sorted(set(variables) - set(options) - PLAYBOOK_VARIABLES):
+        near = difflib.get_close_matches(name, options, n=1)
+        meant = f"did you mean {near[0]}?" if near else "no variable of that name exists (ansible-doc -t role bulletproof.deploy.app lists them)."
+        mistakes.append(f"{name}: unknown; {meant}")
+    for name, option in options.items():
+        value = variables.get(name, option.get("default"))
+        if value is None or value == "" and option.get("required"):
+            if option.get("required") and name not in optional:
+                mistakes.append(f"{name}: missing; {option['description'] if isinstance(option['description'], str) else option['description'][0]}")
+            continue
+        value, allowed = _convert(name, option, value)
+        declared[name] = value
+        if name in RULES and (allowed is not None or not RULES[name][1](value)):
+            allowed = RULES[name][0]
+        if allowed is not None:
+            mistakes.append(f"{name}: found {show(name, value)}; allowed: {allowed}.")
+    if not mistakes:
+        mistakes += _together(declared)
+    return declared, mistakes
+
+
+def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
+    """What is wrong between variables that are right one by one."""
+    needed = declared["app_start_timeout"] + declared["app_watch"] + 30
+    if declared["app_lease"] < needed:
+        yield (
+            f"app_lease: found {declared['app_lease']}; allowed: at least {needed} (app_start_timeout + app_watch + 30), "
+            "or a run that is well would be taken for dead."
+        )
+    if declared["app_interface"] == "asgi" and declared["app_worker_class"] in ("sync", "gthread"):
+        yield f'app_worker_class: found "{declared["app_worker_class"]}"; allowed with app_interface asgi: a class that speaks ASGI, such as uvicorn\'s.'
+    if declared["app_health_status"] and declared["app_threads"] > 1 and declared["app_worker_class"] == "sync":
+        yield 'app_worker_class: found "sync"; allowed with app_threads of more than 1: gthread (sync workers have no threads).'
+    both = set(declared["app_shared_directories"]) & set(declared["app_shared_files"])
+    for path in sorted(both):
+        yield f'app_shared_files: found "{path}", which is in app_shared_directories too; allowed: one of them.'
+
+
+def expected_versions(version: str) -> t.List[str]:
+    """How an app may tell a version: a leading ``v`` belongs to the tag and not to the number."""
+    bare = version[1:] if re.match(r"v\d", version) else version
+    return [bare, f"v{bare}"]
+
+
+def health(declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """How to ask a release for its health, as its manifest keeps it."""
+    name = declared["app_server_names"][0] if declared["app_server_names"] else "_"
+    plain = re.fullmatch(r"[A-Za-z0-9.-]+", name) is not None
+    return {
+        "path": declared["app_health_path"],
+        "status": declared["app_health_status"],
+        "version": {kind: value for kind, value in declared["app_health_version"].items() if value},
+        "expected": expected_versions(declared.get("app_version", "")),
+        "headers": {"Host": name if plain else "localhost"},
+        "timeout": declared["app_health_timeout"],
+        "start_timeout": declared["app_start_timeout"],
+        "workers": declared["app_workers"],
+        "url": f"http://127.0.0.1:{declared['app_listen']}{declared['app_health_path']}" if declared["app_proxy"] == "nginx" else "",
+    }
