@@ -12,10 +12,11 @@ import itertools
 import json
 import threading
 import typing as t
-from collections.abc import Iterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import pytest
+
 from lab import load
 
 
@@ -27,14 +28,24 @@ class Server:
         self.requests = itertools.count()
         self.connections = 0
         self.port = 0
+        self._clients: set[asyncio.Task[None] | None] = set()
 
-    async def start(self) -> None:
+    @contextlib.asynccontextmanager
+    async def serving(self) -> AsyncIterator[Server]:
         server = await asyncio.start_server(self._serve, "127.0.0.1", 0)
         self.port = server.sockets[0].getsockname()[1]
+        async with server:
+            yield self
+        for client in self._clients:
+            if client:
+                client.cancel()
+        # The loop closes the sockets one step later.
+        await asyncio.sleep(0.01)
 
     async def _serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         self.connections += 1
-        with contextlib.suppress(asyncio.IncompleteReadError, OSError):
+        self._clients.add(asyncio.current_task())
+        with contextlib.suppress(asyncio.IncompleteReadError, asyncio.CancelledError, OSError):
             while await self._answer(reader, writer):
                 pass
         writer.close()
@@ -80,12 +91,11 @@ def observe(
     """What the load reports about a server."""
 
     async def session() -> tuple[dict[str, t.Any], Server]:
-        server = Server(behaviour)
-        await server.start()
-        stop = asyncio.Event()
-        asyncio.get_running_loop().call_later((requests - 0.5) / rate, stop.set)
-        generator = load.Load(f"http://127.0.0.1:{server.port}/", rate=rate, kinds=kinds, timeout=timeout)
-        return await generator.run(stop), server
+        async with Server(behaviour).serving() as server:
+            stop = asyncio.Event()
+            asyncio.get_running_loop().call_later((requests - 0.5) / rate, stop.set)
+            generator = load.Load(f"http://127.0.0.1:{server.port}/", rate=rate, kinds=kinds, timeout=timeout)
+            return await generator.run(stop), server
 
     return asyncio.run(session())
 
@@ -201,14 +211,19 @@ def test_shares_are_kept_and_spread() -> None:
 @pytest.fixture
 def server() -> Iterator[Server]:
     """A good server in a thread, for loads that run in a process of their own."""
-    loop, server = asyncio.new_event_loop(), Server(lambda n: "good")
-    loop.run_until_complete(server.start())
-    thread = threading.Thread(target=loop.run_forever)
+    server, ready, done = Server(lambda n: "good"), threading.Event(), threading.Event()
+
+    async def serve() -> None:
+        async with server.serving():
+            ready.set()
+            await asyncio.to_thread(done.wait)
+
+    thread = threading.Thread(target=asyncio.run, args=(serve(),))
     thread.start()
+    ready.wait()
     yield server
-    loop.call_soon_threadsafe(loop.stop)
+    done.set()
     thread.join()
-    loop.close()
 
 
 def test_a_load_runs_beside_the_test(server: Server) -> None:
