@@ -54,7 +54,7 @@ class Version:
     behaviour: str
     description: str
     good: bool = False
-    lock_edit: t.Tuple[str, str] = ("", "")
+    lock_edit: tuple[str, str] = ("", "")
     """A regular expression and what its matches become, in the lock file."""
 
 
@@ -66,7 +66,7 @@ FIRST = Version("1.0.0", "", "good: the application as it is in its directory", 
 SECOND = Version("1.1.0", "new_greeting", "good, with another greeting", good=True)
 THIRD = Version("2.0.0", "another_greeting", "good, with a third greeting", good=True)
 
-VERSIONS: t.Tuple[Version, ...] = (
+VERSIONS: tuple[Version, ...] = (
     FIRST,
     SECOND,
     THIRD,
@@ -75,7 +75,7 @@ VERSIONS: t.Tuple[Version, ...] = (
     bad("crash-on-import", "the package cannot be imported"),
     bad("crash-on-start", "the application cannot be created (Flask) or fails in its lifespan (FastAPI)"),
     bad("crash-on-boot", "fails in a worker of gunicorn only: an import check passes"),
-    bad("crash-after-5s", "serves for 5 s, then the whole server ends with status 3"),
+    bad("crash-after-5s", "serves for 5 s, then the whole server ends"),
     bad("workers-crash-after-5s", "every worker crashes 5 s after its start and is started again; the service stays active"),
     bad("always-500", "listens, and answers every request with 500"),
     bad("fails-from-third-request", "every worker answers 500 from its third request on"),
@@ -106,7 +106,7 @@ def version(tag: str) -> Version:
     raise ValueError(f"There is no version {tag}; there are {', '.join(each.tag for each in VERSIONS)}.")
 
 
-def make_tree(path: t.Union[str, Path], app: str, tag: str) -> None:
+def make_tree(path: str | Path, app: str, tag: str) -> None:
     """Make a directory that holds one version of an application, as a person would find it: no Git, nothing built.
 
     :param path: Must not exist.
@@ -116,7 +116,7 @@ def make_tree(path: t.Union[str, Path], app: str, tag: str) -> None:
     _become(target, APPS[app], chosen)
 
 
-def make_repository(path: t.Union[str, Path], app: str = "flask") -> None:
+def make_repository(path: str | Path, app: str = "flask") -> None:
     """Make a Git repository with every version as a tag; ``main`` holds the good ones, and is checked out.
 
     :param path: Must not exist.
@@ -161,7 +161,7 @@ def _git(repository: Path, *arguments: str) -> None:
     subprocess.run(["git", *arguments], cwd=repository, env=environment, check=True)
 
 
-def main(arguments: t.Optional[t.Sequence[str]] = None) -> None:
+def main(arguments: t.Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Make versions of the example applications, good and bad ones.")
     commands = parser.add_subparsers(dest="command", required=True)
     commands.add_parser("list", help="print all versions")
