@@ -87,13 +87,16 @@ class _BoundedReader(io.RawIOBase):
     def __init__(self, sock: socket.socket, budget: _Budget) -> None:
         self._sock = sock
         self._budget = budget
+        self.ended = False
 
     def readable(self) -> bool:
         return True
 
     def readinto(self, buffer: t.Any) -> int:
         self._sock.settimeout(self._budget.left())
-        return self._sock.recv_into(buffer)
+        size = self._sock.recv_into(buffer)
+        self.ended = size == 0
+        return size
 
 
 class _BoundedSocket:
@@ -102,13 +105,14 @@ class _BoundedSocket:
     def __init__(self, sock: socket.socket, budget: _Budget) -> None:
         self._sock = sock
         self._budget = budget
+        self.reader = _BoundedReader(sock, budget)
 
     def sendall(self, data: bytes) -> None:
         self._sock.settimeout(self._budget.left())
         self._sock.sendall(data)
 
     def makefile(self, mode: str) -> t.BinaryIO:
-        return t.cast(t.BinaryIO, io.BufferedReader(_BoundedReader(self._sock, self._budget), 65536))
+        return t.cast(t.BinaryIO, io.BufferedReader(self.reader, 65536))
 
     def close(self) -> None:
         pass
@@ -175,8 +179,8 @@ def _exchange(request: Request, budget: _Budget, timeout: float) -> Reply:
     try:
         with closing(_connected(request, budget)) as sock:
             connection = http.client.HTTPConnection(urlsplit(request.url).netloc)
-            connection.sock = _BoundedSocket(sock, budget)
-            return _conversed(connection, request)
+            connection.sock = bounded = _BoundedSocket(sock, budget)
+            return _conversed(connection, bounded.reader, request)
     except (socket.timeout, TimeoutError):
         raise NoAnswer(f"no complete answer within {timeout:g} s") from None
     except ConnectionRefusedError:
@@ -193,7 +197,7 @@ def _exchange(request: Request, budget: _Budget, timeout: float) -> Reply:
         raise CannotTell(f"It could not be asked: {error.strerror or one_line(str(error))}.") from None
 
 
-def _conversed(connection: t.Any, request: Request) -> Reply:
+def _conversed(connection: t.Any, reader: _BoundedReader, request: Request) -> Reply:
     from urllib.parse import quote, urlsplit
 
     parts = urlsplit(request.url)
@@ -202,6 +206,8 @@ def _conversed(connection: t.Any, request: Request) -> Reply:
     with suppress(BrokenPipeError, ConnectionResetError):
         connection.request(request.method, target, body=request.body, headers=dict(request.headers))
     response = connection.getresponse()
+    if reader.ended:
+        raise ConnectionResetError  # http.client takes the end of the connection for the end of the headers
     announced = response.length
     body = response.read(BODY_LIMIT)
     partial = len(body) == BODY_LIMIT and announced != BODY_LIMIT and bool(response.read(1))

@@ -169,15 +169,25 @@ def excerpt(reply: Reply, secrets: t.Iterable[str]) -> str:
 
 def secrets_of(options: Options) -> t.List[str]:
     """What was sent and may be secret, in the ways in which a server could send it back."""
+    import html
+    import json
     from urllib.parse import quote, quote_plus
 
     values = [str(value) for name, value in (options["headers"] or {}).items() if name.lower() not in PUBLIC_HEADERS]
     # "Bearer TOKEN", "Basic TOKEN", "session=TOKEN; other=TOKEN"
     values += [part for value in values for part in re.split(r"[\s;=,]+", value)]
-    values += _texts_in(options.get("body")) + _texts_in(options.get("form"))
+    values += _texts_in(options.get("body")) + _texts_in(_contents(options.get("form") or {}))
     values += _texts_in((options["url"] or options["path"] or "").partition("?")[2])
-    forms = {form for value in values for form in (value, shown(value, len(value) * 6 + 2)[1:-1], quote(value), quote_plus(value))}
+    forms: t.Set[str] = set()
+    for value in values:
+        forms |= {value, one_line(value, len(value)), quote(value), quote_plus(value), html.escape(value)}
+        forms |= {json.dumps(value)[1:-1], json.dumps(value, ensure_ascii=False)[1:-1]}
     return [form for form in forms if len(form) >= SHORTEST_SECRET]
+
+
+def _contents(form: t.Mapping[str, t.Any]) -> t.List[t.Any]:
+    """The values of a form; of a file its content, but neither its path nor its name."""
+    return [value.get("content") if isinstance(value, dict) else str(value) for value in form.values()]
 
 
 def _texts_in(value: t.Any) -> t.List[str]:

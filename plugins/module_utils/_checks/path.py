@@ -43,7 +43,7 @@ def _mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
         yield wrong("mode", options["mode"], 'octal digits in quotes, such as "0640"')
     if options["state"] == "absent" and given & set(DETAILS):
         yield f"{', '.join(sorted(given & set(DETAILS)))}: found beside state absent, allowed: nothing more of a path that has to be absent"
-    if "target" in given and (options["follow"] or options["state"] not in (None, "link")):
+    if "target" in given and (options["follow"] or options["state"] not in (None, "exists", "link")):
         yield "target: it goes with state link and without follow"
     if options["state"] == "link" and options["follow"]:
         yield "follow: a path that is followed is never a link"
