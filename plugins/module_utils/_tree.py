@@ -199,7 +199,7 @@ def open_file(where: bytes) -> t.BinaryIO:
     if not stat.S_ISREG(os.fstat(handle).st_mode):
         os.close(handle)
         raise changed_meanwhile(where)
-    return t.cast(t.BinaryIO, os.fdopen(handle, "rb", buffering=0))
+    return t.cast(t.BinaryIO, os.fdopen(handle, "rb"))
 
 
 def changed_meanwhile(where: t.Union[str, bytes]) -> Failure:

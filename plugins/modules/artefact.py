@@ -18,10 +18,10 @@ description:
     same files give the same digest, whatever kind of source they come from.
   - Everything happens on the controller. No connection to a host is made, and hosts need neither Git nor credentials.
   - A tree consists of files and symbolic links. Empty directories, owners, times and modes other than the execute bit are no part of it.
-    C(.git) and C(__pycache__) are always left out, and of a directory also C(.venv) and C(*.pyc).
+    C(.git) and C(__pycache__) are always left out, and of a directory C(.venv) and C(*.pyc), too.
   - Symbolic links are kept when they are relative and stay inside the tree. C(.release) in the root is reserved.
-  - The members of an archive are checked by name and kind before anything of them is used. Absolute paths, C(..), links that leave the tree,
-    devices, names that are there twice or differ only in case, and symbolic links in a C(.zip) are refused.
+  - The members of an archive are checked by name and kind before anything of them is used. Absolute paths, C(..), links that leave the
+    tree, devices, names that are there twice or differ only in case, and symbolic links in a C(.zip) are refused.
   - Git submodules are refused unless they are excluded. Git LFS files are deployed as the pointers that the commit holds.
 options:
   source:
@@ -48,8 +48,8 @@ options:
     default: []
   inputs:
     description:
-      - What else goes into the release, such as its runtime configuration. Any value that JSON can hold. It becomes part of RV(release) as a
-        digest, and is never returned.
+      - What else goes into the release, such as its runtime configuration. Any value that JSON can hold. Its digest
+        becomes part of RV(release); it is never returned.
     type: raw
   requirements:
     description:
@@ -94,7 +94,7 @@ attributes:
   platform:
     platforms: posix
 notes:
-  - RV(ignore:changed) is always V(false), because the controller's cache is no host.
+  - The task is never C(changed), because the controller's cache is no host.
   - Run it once for all hosts, with C(run_once).
 """
 

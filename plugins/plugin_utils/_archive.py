@@ -176,7 +176,7 @@ def _take_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, members: _Memb
         spool.add_file(path, executable, content, info.size)
 
 
-def _read_zip(path: str, members: _Members, spool: Spool, max_size: int) -> None:
+def _read_zip(path: str, members: _Members, spool: Spool, _max_size: int) -> None:
     with zipfile.ZipFile(path) as archive:
         for info in archive.infolist():
             _take_zip_member(archive, info, members, spool)

@@ -172,12 +172,12 @@ def _pack_entry(tar: tarfile.TarFile, entry: Entry, snapshot: Snapshot) -> None:
         info.linkname = entry.content
         tar.addfile(info)
         return
-    stream, info.size = snapshot.open(entry.path)
-    hashing = _Hashing(stream)
-    try:
-        tar.addfile(info, t.cast(t.IO[bytes], hashing))
-    except EOFError:
-        raise changed_meanwhile(encode(entry.path)) from None
+    with snapshot.open(entry.path) as (stream, info.size):
+        hashing = _Hashing(stream)
+        try:
+            tar.addfile(info, t.cast(t.IO[bytes], hashing))
+        except EOFError:
+            raise changed_meanwhile(encode(entry.path)) from None
     if hashing.content.hexdigest() != entry.content:
         raise changed_meanwhile(encode(entry.path))
 

@@ -188,7 +188,7 @@ class Mirror:
         names = [name.split("/", 2)[2] for name in self._list() if name.startswith(("refs/heads/", "refs/tags/"))]
         existing = {name[:-3] if name.endswith("^{}") else name for name in names}
         return Failure(
-            f"The Git repository {self.remote.url} has no branch, tag or commit {ref!r}. The nearest that it has: {nearest(ref, existing)}.",
+            f"The Git repository {self.remote.url} has no branch, tag or commit {ref!r}. The nearest ones: {nearest(ref, existing)}.",
             fix="Correct the ref (or the version, which is the ref unless one is given), or push it.",
         )
 
@@ -253,7 +253,11 @@ class Mirror:
             names.write("".join(f"{name}\n" for name in objects).encode())
             names.seek(0)
             process = subprocess.Popen(
-                self._argv(["cat-file", "--batch"]), stdin=names, stdout=subprocess.PIPE, env=self._environment(False), start_new_session=True
+                self._argv(["cat-file", "--batch"]),
+                stdin=names,
+                stdout=subprocess.PIPE,
+                env=self._environment(False),
+                start_new_session=True,
             )
         assert process.stdout is not None  # it is a pipe
         timer = threading.Timer(self._timeout, process.kill)

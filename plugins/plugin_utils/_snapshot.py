@@ -11,6 +11,7 @@ import os
 import tempfile
 import typing as t
 import zipfile
+from contextlib import contextmanager
 from dataclasses import dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -31,7 +32,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._tree import (
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils._exclude import NEVER_FROM_DIRECTORY, Exclusion
 
 # Opens a file by its path: the stream, set to its first byte, and how many bytes belong to it.
-Opener = t.Callable[[str], t.Tuple[t.BinaryIO, int]]
+Opener = t.Callable[[str], t.ContextManager[t.Tuple[t.BinaryIO, int]]]
 
 
 class Budget:
@@ -121,10 +122,11 @@ class Spool:
         self.entries.append(Entry(path, FILE, executable, self._places[other][2]))
         return True
 
-    def open(self, path: str) -> t.Tuple[t.BinaryIO, int]:
+    @contextmanager
+    def open(self, path: str) -> t.Iterator[t.Tuple[t.BinaryIO, int]]:
         offset, size, _content = self._places[path]
         self._file.seek(offset)
-        return self._file, size
+        yield self._file, size
 
 
 def directory_snapshot(directory: str, patterns: t.Sequence[str], max_size: int) -> Snapshot:
@@ -160,12 +162,14 @@ def wheel_snapshot(path: str, patterns: t.Sequence[str], max_size: int) -> Snaps
 
 
 def _opener(directory: str) -> Opener:
-    def opener(path: str) -> t.Tuple[t.BinaryIO, int]:
+    @contextmanager
+    def opener(path: str) -> t.Iterator[t.Tuple[t.BinaryIO, int]]:
         where = os.path.join(os.fsencode(directory), encode(path))
         try:
             stream = open_file(where)
         except OSError:
             raise changed_meanwhile(where) from None
-        return stream, os.fstat(stream.fileno()).st_size
+        with stream:
+            yield stream, os.fstat(stream.fileno()).st_size
 
     return opener
