@@ -71,7 +71,7 @@ VERSIONS: tuple[Version, ...] = (
     SECOND,
     THIRD,
     Version("1.2.0-slow-start", "slow_start", "good, but a worker needs 3 s before it serves", good=True),
-    Version("1.2.0-very-slow-start", "very_slow_start", "good, but a worker needs 40 s (give gunicorn a longer timeout)", good=True),
+    Version("1.2.0-very-slow-start", "very_slow_start", "good, but a worker needs 40 s", good=True),
     bad("crash-on-import", "the package cannot be imported"),
     bad("crash-on-start", "the application cannot be created (Flask) or fails in its lifespan (FastAPI)"),
     bad("crash-on-boot", "fails in a worker of gunicorn only: an import check passes"),

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A worker needs forty seconds before it serves: longer than gunicorn's own timeout of thirty."""
+"""A worker needs forty seconds before it serves."""
 
 from __future__ import annotations
 
