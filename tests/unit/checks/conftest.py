@@ -9,8 +9,11 @@ from __future__ import annotations
 import contextlib
 import http.server
 import json
+import os
 import socket
 import socketserver
+import subprocess
+import sys
 import threading
 import typing as t
 
@@ -120,6 +123,18 @@ def serve_bytes() -> t.Iterator[t.Callable[[t.Callable[[socket.socket], None]], 
     yield start
     for listener in listeners:
         listener.close()
+
+
+@pytest.fixture
+def python() -> t.Callable[..., subprocess.CompletedProcess[str]]:
+    """Run code in a Python of its own, which finds the collection where this one does."""
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+
+    def run(code: str, *arguments: str, under: t.Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
+        command = [*under, sys.executable, "-c", code, *arguments]
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+
+    return run
 
 
 @pytest.fixture

@@ -8,8 +8,6 @@ from __future__ import annotations
 
 import os
 import pathlib
-import subprocess
-import sys
 import time
 
 import pytest
@@ -91,7 +89,7 @@ def test_all_that_is_wrong_is_told_at_once(tree, check):
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="only root can become somebody who may not look")
-def test_what_may_not_be_looked_at_is_unknown():
+def test_what_may_not_be_looked_at_is_unknown(python):
     """Neither there nor absent: an account that cannot enter the directory cannot tell."""
     root = pathlib.Path("/root/bulletproof-check-path-test")
     code = (
@@ -100,7 +98,7 @@ def test_what_may_not_be_looked_at_is_unknown():
     )
     root.mkdir(mode=0o700)
     try:
-        done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+        done = python(code)
     finally:
         root.rmdir()
     assert done.stdout == "['unknown', 'unknown']\n", done

@@ -102,12 +102,12 @@ def test_by_command_line(master, check):
     assert check(type="process_count", pattern="canary-master$", user="nonesuch", exact=4).verdict == "unknown"
 
 
-def test_the_check_does_not_count_itself(tmp_path):
+def test_the_check_does_not_count_itself(python):
     code = f"""
 from {engine.__name__} import run_checks
 print(run_checks([{{"type": "process_count", "pattern": "canary-self", "exact": 0}}])[0].verdict)
 """
-    done = subprocess.run(["sh", "-c", '"$@"; exit', "sh", sys.executable, "-c", code, "canary-self"], capture_output=True, text=True)
+    done = python(code, "canary-self", under=["sh", "-c", '"$@"; exit', "sh"])
     assert done.stdout == "pass\n", done
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import http.server
 import json
+import os
 import subprocess
 import sys
 import threading
@@ -23,7 +24,8 @@ CANARY = "s3cr3tcanary"
 def run_module(*checks, check_mode=False, **options):
     arguments = {"ANSIBLE_MODULE_ARGS": {"checks": list(checks), "_ansible_check_mode": check_mode, **options}}
     command = [sys.executable, "-m", health_check.__name__]
-    done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, timeout=60)
+    environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, timeout=60, env=environment)
     return done.returncode, json.loads(done.stdout), done.stdout + done.stderr
 
 
