@@ -151,6 +151,13 @@ def test_a_planted_link_is_not_followed(place: Path) -> None:
     assert tree.seen == 3
 
 
+def test_a_planted_link_is_no_directory_where_names_matter(place: Path) -> None:
+    (place / "tree" / "link").symlink_to(place / "outside")
+    tree = apply(read(place / "tree", [{"path": "link/*", "owner": str(APP)}, {"path": "*.db", "owner": str(APP)}]))
+    assert_untouched(place)
+    assert (tree.seen, tree.left_alone) == (1, [])
+
+
 def test_a_root_that_is_a_link_is_refused(place: Path) -> None:
     (place / "alias").symlink_to("outside")
     with pytest.raises(Failure, match="symbolic link") as caught:
@@ -330,18 +337,20 @@ def test_links_that_come_and_go_during_the_walk(place: Path, name: str) -> None:
     victim = place / "tree" / name
     (place / "tree" / "directory").mkdir()
     (place / "tree" / "directory" / "secret").write_text("")
+    for number in range(1000):  # they keep the walk busy between seeing the directory and entering it
+        (place / "tree" / str(number)).write_text("")
     target = place / "outside" / ("secret" if name.endswith("secret") else "")
     runs, caught = 0, 0
     with flipping(victim, target):
-        end = time.monotonic() + 1.5
+        end = time.monotonic() + 2
         while time.monotonic() < end:
-            for owner in (APP, APP + 1):
-                tree = apply(read(place / "tree", [{"path": "**", "owner": str(owner), "mode": "0666", "directory_mode": "0777"}]))
+            for owner in (str(APP), str(APP + 1)):
+                rules = [{"path": path, "owner": owner, "mode": "0666", "directory_mode": "0777"} for path in ("directory", "directory/**")]
+                tree = apply(read(place / "tree", rules))
                 assert_untouched(place)
                 runs += 1
                 caught += len(tree.left_alone)
-    assert runs > 20
-    assert caught, "the race never happened, so nothing was tried"
+    assert caught, f"the race never happened in {runs} runs, so nothing was tried"
 
 
 def test_what_vanishes_is_no_error(place: Path, monkeypatch: pytest.MonkeyPatch) -> None:
@@ -364,10 +373,12 @@ def test_a_planted_hard_link_is_not_given_away(place: Path) -> None:
     assert permissions.plan(read(place / "tree", ALL)) == []
 
 
-def test_a_planted_hard_link_is_not_opened_to_a_group(place: Path) -> None:
+@pytest.mark.parametrize("rule", [{"group": str(APP)}, {"owner": "root", "mode": "0644"}, {"mode": "o+r"}])
+def test_a_planted_hard_link_is_not_opened_to_others(place: Path, rule: t.Dict[str, str]) -> None:
     os.link(place / "outside" / "secret", place / "tree" / "planted")
-    apply(read(place / "tree", [{"path": "**", "owner": "root", "group": str(APP), "mode": "0640"}]))
+    tree = apply(read(place / "tree", [{"path": "**", **rule}]))
     assert_untouched(place)
+    assert reasons(tree) == {"planted": permissions.HARD_LINK}
 
 
 def test_a_hard_link_is_taken_away_from_those_who_must_not_write_it(place: Path) -> None:
