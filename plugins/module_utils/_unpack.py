@@ -175,8 +175,10 @@ def _explained(error: OSError, archive: str, directory: str) -> Failure:
         return _damaged(archive, str(error))
     if error.errno not in (errno.ENOSPC, errno.EDQUOT):
         return Failure(f"The artefact {archive} could not be unpacked: {error}.", fix="Correct that on the host, then deploy again.")
-    sizes = [info.size for _tar, info in _members(archive)]
-    needed = sum(size + _BLOCK for size in sizes)
+    sizes = {info.name: info.size for _tar, info in _members(archive)}
+    directories = {name[:position] for name in sizes for position, letter in enumerate(name) if letter == "/"}
+    inodes = len(sizes) + len(directories)
+    needed = sum(sizes.values()) + inodes * _BLOCK
     existing = os.path.abspath(directory)
     while not os.path.isdir(existing):
         existing = os.path.dirname(existing)
@@ -184,12 +186,12 @@ def _explained(error: OSError, archive: str, directory: str) -> Failure:
     free = space.f_bavail * space.f_frsize
     limit = "The quota is used up" if error.errno == errno.EDQUOT else "The disk is full"
     return Failure(
-        f"{limit} at {directory}: the release needs about {_mebibytes(needed)} and {len(sizes)} inodes;"
+        f"{limit} at {directory}: the release needs about {_mebibytes(needed)} and {inodes} inodes;"
         f" {_mebibytes(free)} and {space.f_favail} inodes are free there.",
         fix="Make room on that file system, then deploy again; what was unpacked has been removed.",
         needed_bytes=needed,
         free_bytes=free,
-        needed_inodes=len(sizes),
+        needed_inodes=inodes,
         free_inodes=space.f_favail,
     )
 

@@ -71,7 +71,6 @@ class Remote:
         secrets |= {quote(secret, safe="") for secret in secrets} | {quote(secret) for secret in secrets}
         if self.has_credentials:
             secrets.add(base64.b64encode(f"{self.username}:{self.password}".encode()).decode())
-            secrets.add(f"{self.username}:{self.password}@")
         for secret in sorted(secrets - {""}, key=len, reverse=True):
             text = text.replace(secret, "***")
         return text
@@ -309,9 +308,8 @@ class Mirror:
         try:
             stdout, stderr = process.communicate(timeout=max(0.1, self._deadline - time.monotonic()))
         except BaseException as error:
-            with suppress(ProcessLookupError):
+            with process, suppress(ProcessLookupError):
                 os.killpg(process.pid, signal.SIGKILL)
-            process.wait()
             if isinstance(error, subprocess.TimeoutExpired):
                 raise Failure(
                     f"git {arguments[0]} of {self.remote.url} from {self.remote.host} did not finish within {self._timeout:g} s"
