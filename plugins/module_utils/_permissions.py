@@ -239,15 +239,16 @@ Row = t.Tuple[str, str, int, int, int, int, int, int, t.Tuple[int, ...]]
 """One entry that deviates: directory, name, device, inode, links, mode, uid, gid, rules. Plain, for it may be one of 100,000."""
 
 
-def obstacle(mode: int, uid: int, gid: int, links: int, repair: Repair, hard_links: bool) -> t.Optional[str]:
+def obstacle(mode: int, links: int, repair: Repair, hard_links: bool) -> t.Optional[str]:
     """Why this entry must be left alone; None when it may be changed.
 
     A user can plant a hard link to a file of somebody else. Which name came first cannot be told, so a file with
     several names only gets changes that give nobody more than before: to root, and fewer bits.
     """
-    if stat.S_IFMT(mode) not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
+    kind = stat.S_IFMT(mode)
+    if kind not in (stat.S_IFREG, stat.S_IFDIR, stat.S_IFLNK):
         return SPECIAL_FILE
-    if links == 1 or hard_links or stat.S_ISDIR(mode):
+    if links == 1 or hard_links or kind == stat.S_IFDIR:
         return None
     gives = repair.uid not in (-1, 0) or repair.gid not in (-1, 0) or (repair.mode or 0) & ~mode
     return HARD_LINK if gives else None
@@ -349,7 +350,8 @@ class Tree:
         usual = state.usual
         target = self.rules.target(usual)
         verdicts = target.verdicts if target else {}
-        unknown = object()
+        unknown = Repair(-1, -1, None)
+        rows = self.rows
         directories: t.List[str] = []
         with os.scandir(handle) as entries:
             for entry in entries:
@@ -362,9 +364,13 @@ class Tree:
                     found = entry.stat(follow_symlinks=False)
                 except FileNotFoundError:
                     continue
-                mode = found.st_mode
-                if verdicts.get((mode, found.st_uid, found.st_gid), unknown) is not None:
-                    self._weigh(directory, name, found, usual)
+                mode, uid, gid = found.st_mode, found.st_uid, found.st_gid
+                repair = verdicts.get((mode, uid, gid), unknown)
+                if repair is not None:
+                    if repair is unknown or found.st_nlink != 1 or mode & 0o170000 != stat.S_IFREG:
+                        self._weigh(directory, name, found, usual)
+                    else:
+                        rows.append((directory, name, found.st_dev, found.st_ino, 1, mode, uid, gid, usual))
                 if mode & 0o170000 == stat.S_IFDIR:
                     directories.append(name)
         return directories
@@ -388,7 +394,7 @@ class Tree:
         if repair is None:
             return
         row = (directory, name, found.st_dev, found.st_ino, links, mode, uid, gid, matched)
-        reason = obstacle(mode, uid, gid, links, repair, self.hard_links)
+        reason = obstacle(mode, links, repair, self.hard_links)
         if reason is None:
             self.rows.append(row)
         else:
@@ -419,17 +425,19 @@ class Tree:
 
     def _repair_entry(self, directory: int, row: Row) -> t.Optional[str]:
         """Returns why it was left alone; None when all is well."""
-        _directory, name, device, inode, _links, mode, _uid, _gid, matched = row
-        link = stat.S_ISLNK(mode)
+        _directory, name, device, inode, _links, before, _uid, _gid, matched = row
+        link = stat.S_ISLNK(before)
         handle = os.open(name, LINK if link else ENTRY, dir_fd=directory)
         try:
             now = os.fstat(handle)
-            if (now.st_dev, now.st_ino, stat.S_IFMT(now.st_mode)) != (device, inode, stat.S_IFMT(mode)):
+            mode, uid, gid = now.st_mode, now.st_uid, now.st_gid
+            if now.st_ino != inode or now.st_dev != device or (mode ^ before) & 0o170000:
                 return REPLACED
-            repair = t.cast(Target, self.rules.target(matched)).judge(now.st_mode, now.st_uid, now.st_gid)
+            target = self.rules.target(matched)
+            repair = target.judge(mode, uid, gid) if target else None
             if repair is None:
                 return None
-            reason = obstacle(now.st_mode, now.st_uid, now.st_gid, now.st_nlink, repair, self.hard_links)
+            reason = obstacle(mode, now.st_nlink, repair, self.hard_links)
             if reason is not None:
                 return reason
             if repair.uid != -1 or repair.gid != -1:
