@@ -170,9 +170,12 @@ def _do(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str]
 
 def _explained(builder: Builder, done: Finished, path: str) -> Failure:
     said = redact(done.stderr + "\n" + done.stdout)
-    words = redact(done.last_words())
-    if NO_SPACE.search(said):
-        return no_space(os.path.dirname(path), builder.cache)
+    # pip explains a conflict on its standard output and names it on the other.
+    words = "\n".join([*redact(done.stdout).splitlines()[-12:], *redact(done.stderr).splitlines()[-12:]]).strip()
+    places = (os.path.dirname(path), builder.cache)
+    # Looked at as well, because venv keeps to itself what the programs that it starts complain about.
+    if NO_SPACE.search(said) or any(_is_full(place) for place in places):
+        return no_space(*places)
     if NO_VENV.search(said):
         return Failure("The virtual environment cannot be created: Python's venv is not installed.", fix="apt-get install python3-venv")
     if NO_NETWORK.search(said):
@@ -184,6 +187,12 @@ def _explained(builder: Builder, done: Finished, path: str) -> Failure:
         f"The packages cannot be installed: {builder.name} ended with status {done.rc}.\n{words}",
         fix="Correct the requirements so that they resolve for the host's Python, lock again, and deploy again.",
     )
+
+
+def _is_full(directory: str) -> bool:
+    free = os.statvfs(directory)
+    # Some file systems count no inodes: all zero.
+    return free.f_bavail * free.f_frsize < 64 * 1024 or (free.f_files > 0 and free.f_favail == 0)
 
 
 def no_space(*directories: str) -> Failure:
