@@ -36,8 +36,8 @@ from collections.abc import Mapping, Sequence
 from pathlib import Path
 
 # Shares of the whole. Slow requests are few because each holds a worker's thread for half a second or more.
-DEFAULT_KINDS: Mapping[str, float] = {"keepalive": 60, "new": 20, "post": 15, "slow": 5}
-DEFAULT_PATHS: Mapping[str, str] = {"keepalive": "/", "new": "/", "slow": "/slow?seconds=0.5", "post": "/echo"}
+DEFAULT_KINDS: Mapping[str, float] = types.MappingProxyType({"keepalive": 60, "new": 20, "post": 15, "slow": 5})
+DEFAULT_PATHS: Mapping[str, str] = types.MappingProxyType({"keepalive": "/", "new": "/", "slow": "/slow?seconds=0.5", "post": "/echo"})
 GATEWAY_ERRORS = frozenset({502, 503, 504})
 SLOW_BODY_PIECES = 5
 SLOW_BODY_SECONDS = 1.0

@@ -1,0 +1,73 @@
+# `make help` lists what there is.
+
+SHELL := /bin/bash
+export PATH := $(CURDIR)/.venv/bin:$(PATH)
+export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
+
+COLLECTIONS := .cache/collections/ansible_collections/bulletproof/deploy
+SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks changelogs -not -path '*/__pycache__*' -not -name '*.pyc' 2> /dev/null)
+MOLECULE := $(wildcard molecule/*/molecule.yml)
+
+.DEFAULT_GOAL := help
+.PHONY: help env collection lint sanity unit molecule e2e test demo bench clean
+
+help: ## list the targets
+	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+
+env: .venv/complete $(COLLECTIONS) ## the tools, in .venv
+
+.venv/complete: requirements-dev.txt .ci/environment
+	.ci/environment
+	@touch $@
+
+$(COLLECTIONS):
+	@mkdir -p $(dir $@)
+	@ln -sfn ../../../.. $@
+
+collection: env .cache/installed/complete ## build the collection and install it into .cache/installed
+
+.cache/installed/complete: $(SOURCES)
+	rm -rf build .cache/installed
+	ansible-galaxy collection build --output-path build
+	ansible-galaxy collection install --offline --no-deps --collections-path .cache/installed build/*.tar.gz
+	@touch $@
+
+lint: env ## style, types and documentation
+	ruff check .
+	ruff format --check .
+	cd .cache/collections && mypy --config-file $(CURDIR)/pyproject.toml -p ansible_collections.bulletproof.deploy.plugins
+	MYPYPATH=tests mypy -p lab
+	yamllint --strict .
+	ansible-lint
+	cd $(COLLECTIONS) && antsibull-changelog lint
+	$(MAKE) --no-print-directory collection
+	.ci/documented
+
+sanity: env ## ansible-test sanity, with no ignore files
+	.ci/sanity
+
+unit: env ## tests that need no host
+	pytest tests/unit
+
+molecule: env ## the roles' scenarios on lab hosts
+ifeq ($(MOLECULE),)
+	@echo "There are no scenarios."
+else
+	cd $(COLLECTIONS) && PYTHONPATH=$(CURDIR)/tests molecule test --all
+endif
+
+e2e: env ## whole deployments on lab hosts, under load and with faults
+	pytest tests/e2e
+
+test: env ## everything above, in order
+	@.ci/steps lint sanity unit molecule e2e
+
+demo: env ## deploy a small application, update it, break it, roll it back
+	.venv/bin/python examples/demo.py
+
+bench: env ## compare with a shell script, pyinfra and Capistrano
+	.venv/bin/python benchmarks/bench.py
+
+clean: ## remove lab hosts, build results and caches; .venv stays
+	-PYTHONPATH=tests .venv/bin/python -m lab down --all
+	rm -rf build .ansible .cache .mypy_cache .pytest_cache .ruff_cache
