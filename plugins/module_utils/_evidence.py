@@ -69,4 +69,4 @@ def last_words(layout: Layout, slot: str, release: str, since: float, before: Cu
             continue
     lines += _systemd.journal(layout.service_unit(slot), since, LINES)
     secrets = secrets_of(layout, release)
-    return [redact(line, secrets)[:LONGEST] for line in lines if line.strip()][-2 * LINES :]
+    return [redact(line, secrets)[:LONGEST] for line in lines if line.strip(" ^~")][-2 * LINES :]

@@ -156,13 +156,11 @@ class Stage:
             raise Failure(
                 f"Release {options['release']} has no gunicorn in its virtual environment.",
                 fix="Add gunicorn to its requirements, or set app_extra_requirements: [gunicorn==23.0.0].",
-                log=said,
             )
         told = "\n  ".join(said) or f"it ended with status {done.rc}, or took longer than {options['import_timeout']} s, and said nothing"
         raise Failure(
             f"The entry point {options['entrypoint']} of release {options['release']} does not import:\n  {told}",
             fix="Correct app_entrypoint, app_environment or the code; nothing was switched.",
-            log=said,
         )
 
     def _staged(self, options: Options) -> None:

@@ -9,7 +9,6 @@ Sources: systemctl(1), journalctl(1), systemd.service(5).
 
 from __future__ import annotations
 
-import os
 import typing as t
 from dataclasses import dataclass
 
@@ -54,14 +53,6 @@ def show(unit: str) -> Unit:
         restarts=int(value.get("NRestarts") or 0),
         result=value.get("Result", ""),
     )
-
-
-def runs_in(pid: int) -> str:
-    """The directory a process runs in, links resolved; empty when it is gone."""
-    try:
-        return os.readlink(f"/proc/{pid}/cwd") if pid else ""
-    except OSError:
-        return ""
 
 
 def start(units: t.Sequence[str], timeout: float) -> None:

@@ -17,6 +17,7 @@ import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _state, _systemd, _verify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.processes import working_directory
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_link, replace_link
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
@@ -33,7 +34,7 @@ def release_target(release: str) -> str:
 def serves_from(layout: Layout, position: Position) -> bool:
     """Whether the slot's unit runs, and from this very release."""
     unit = _systemd.show(layout.service_unit(position.slot))
-    return unit.running and _systemd.runs_in(unit.main_pid) == os.path.realpath(layout.release(position.release))
+    return unit.running and unit.main_pid > 0 and working_directory(unit.main_pid) == os.path.realpath(layout.release(position.release))
 
 
 def is_live(layout: Layout, position: t.Optional[Position]) -> bool:
@@ -73,13 +74,14 @@ def retire(layout: Layout, slot: str, wait: bool = False) -> None:
 
 
 def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
-    """Run checks against a position; Failure, with their verdicts, unless all pass."""
-    verdicts = run_checks(list(checks), stop=_verify.crashed(layout, position))
-    if failed(verdicts):
-        raise Failure(
-            f"Release {position.release} in slot {position.slot} did not pass its checks: {summary(failed(verdicts))}",
-            verdicts=[verdict.as_dict() for verdict in verdicts],
-        )
+    """Run checks against a position; Failure, with the verdicts that did not pass, unless all do."""
+    crashed = _verify.crashed(layout, position)
+    verdicts = run_checks(list(checks), stop=crashed)
+    wrong = failed(verdicts)
+    if wrong:
+        said = f"Release {position.release} is not healthy in slot {position.slot}"
+        reason = crashed()
+        raise Failure(f"{said}: {reason}." if reason else f"{said}: {summary(verdicts)}", verdicts=[verdict.as_dict() for verdict in wrong])
     return [verdict.as_dict() for verdict in verdicts]
 
 
@@ -130,4 +132,4 @@ def with_last_words(layout: Layout, failure: Failure, position: Position, since:
     """The same failure, with what the application itself said."""
     lines = _evidence.last_words(layout, position.slot, position.release, since, before)
     told = f"{failure.what}\nThe application's last log lines:\n  " + "\n  ".join(lines) if lines else failure.what
-    return Failure(told, fix=failure.fix, **{**failure.facts, "log": lines})
+    return Failure(told, fix=failure.fix, **failure.facts)

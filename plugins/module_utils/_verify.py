@@ -20,7 +20,12 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._state import P
 
 Check = t.Dict[str, t.Any]
 
-PROXY_DEADLINE = 10.0
+# The release was healthy on its own socket a moment ago, and users are on it now: long enough for a probe that fails by chance, no longer.
+PROXY_DEADLINE = 2.0
+
+# Enough good answers in a row for each worker to have given some, so that one that fails from its third request on is found before it has users.
+ANSWERS_PER_WORKER = 3
+MOST_ANSWERS = 30
 
 
 def _asks(manifest: Manifest, **where: t.Any) -> t.List[Check]:
@@ -47,8 +52,9 @@ def _process(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
 
 def slot_checks(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
     """The release on its slot's own socket, before anybody is sent there."""
-    patience = {"deadline": manifest.health["start_timeout"], "interval": 0.1}
-    asks = _asks(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], **{"successes": 2})
+    patience = {"deadline": manifest.health["start_timeout"], "interval": 0.02}
+    answers = min(ANSWERS_PER_WORKER * manifest.health["workers"], MOST_ANSWERS)
+    asks = _asks(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], successes=answers)
     return [{**check, **patience, "name": f"{check['type']} on the socket of slot {slot}"} for check in asks] + [
         {**check, **patience} for check in _process(layout, manifest, slot)
     ]

@@ -148,11 +148,6 @@ seconds:
   returned: changed
   type: dict
   sample: {unpack: 0.05, venv: 0.1, imports: 0.4}
-log:
-  description: What the app said when it was imported.
-  returned: failure
-  type: list
-  elements: str
 """
 
 import typing as t

@@ -89,11 +89,6 @@ seconds:
   returned: changed
   type: dict
   sample: {start: 0.6, verify: 0.3, flip: 0.001, proxy: 0.1}
-log:
-  description: The application's last log lines.
-  returned: failure
-  type: list
-  elements: str
 """
 
 import time

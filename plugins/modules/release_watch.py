@@ -48,11 +48,6 @@ verdicts:
   returned: success
   type: list
   elements: dict
-log:
-  description: The application's last log lines.
-  returned: failure
-  type: list
-  elements: str
 """
 
 import time
