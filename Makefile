@@ -29,7 +29,7 @@ collection: env .cache/installed/complete ## build the collection and install it
 .cache/installed/complete: $(SOURCES)
 	rm -rf build .cache/installed
 	ansible-galaxy collection build --output-path build
-	ansible-galaxy collection install --offline --no-deps --collections-path .cache/installed build/*.tar.gz
+	ANSIBLE_COLLECTIONS_PATH=.cache/installed ansible-galaxy collection install --offline --no-deps build/*.tar.gz
 	@touch $@
 
 lint: env ## style, types and documentation
