@@ -16,7 +16,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _venv
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _venv, _venv_build, _venv_lock
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv import Environment, Spec
 
@@ -73,20 +73,29 @@ def test_hashes_count(either: Host, index: Index) -> None:
     environment = either.ensure(either.requirements(f"gamma==1.0 --hash=sha256:{digest}\n", extra=("beta==1.0",)))
     assert apart_from_pip(environment.installed) == {"gamma": "1.0", "beta": "1.0", "alpha": "2.0"}
     wrong = "0" * 64
-    with pytest.raises(Failure, match="(?i)hash"):
+    with pytest.raises(Failure, match=r"(?i)hash"):
         either.ensure(either.requirements(f"gamma==1.0 \\\n    --hash=sha256:{wrong}\n"))
     assert either.names() == [environment.key]
 
 
 def test_one_hash_asks_for_all(host: Host, index: Index) -> None:
     digest = index.add("gamma", "1.0", requires=["alpha"])
-    with pytest.raises(Failure, match="(?i)hash"):
+    with pytest.raises(Failure, match=r"(?i)hash"):
         host.ensure(host.requirements(f"gamma==1.0 --hash=sha256:{digest}\n"))
 
 
 def test_the_lock_wins_over_an_extra_requirement(either: Host, index: Index) -> None:
     environment = either.ensure(either.requirements("alpha==1.0\n", extra=("Alpha==2.0", "beta")))
     assert apart_from_pip(environment.installed) == {"alpha": "1.0", "beta": "1.0"}
+
+
+def test_an_extra_requirement_fits_itself_to_the_lock(host: Host, index: Index) -> None:
+    digest = index.add("gamma", "1.0")
+    index.add("delta", "0.9", requires=["gamma"])
+    index.add("gamma", "2.0")
+    index.add("delta", "1.0", requires=["gamma>=2"])
+    environment = host.ensure(host.requirements(f"gamma==1.0 --hash=sha256:{digest}\n", extra=("delta",)))
+    assert environment.installed == {"gamma": "1.0", "delta": "0.9"}
 
 
 def test_a_wheel_with_what_it_needs(host: Host) -> None:
@@ -131,7 +140,7 @@ def test_a_uv_project(host: Host, project: Spec) -> None:
 
 
 def test_a_uv_project_without_uv(host: Host, project: Spec) -> None:
-    with pytest.raises(Failure, match="uv.lock") as caught:
+    with pytest.raises(Failure, match=r"uv\.lock") as caught:
         host.with_pip().ensure(project)
     assert "uv export" in caught.value.fix
     assert host.names() == []
@@ -144,7 +153,7 @@ def test_uv_that_is_not_where_it_was_said_to_be(host: Host) -> None:
 
 def test_what_lies_in_the_release_configures_nothing(either: Host) -> None:
     """A release is not trusted to say where packages come from in any other place than its lock, nor to be the installer."""
-    elsewhere = '[[index]]\nurl = "http://127.0.0.1:9/simple/"\ndefault = true\n'
+    elsewhere = "no-index = true\n[pip]\nno-index = true\n"
     files = {"uv.toml": elsewhere, "pip/__init__.py": "raise SystemExit('pip of the release')", "json.py": "raise SystemExit('json')"}
     either.release("one", files)
     assert either.ensure(either.requirements(LOCK)).how == "built"
@@ -179,8 +188,11 @@ def test_credentials_are_not_shown(either: Host, index: Index) -> None:
     assert "absent" in caught.value.what
 
 
-def test_credentials_of_an_extra_requirement_are_in_no_file(either: Host, index: Index) -> None:
-    environment = either.ensure(Spec("none", extra=(f"alpha @ http://me:hunter2@{index.authority}/simple/alpha/alpha-1.0-py3-none-any.whl",)))
+def test_credentials_of_an_extra_requirement_are_in_no_file_and_no_argument(either: Host, index: Index, tmp_path: Path) -> None:
+    spec = Spec("none", extra=(f"alpha @ http://me:hunter2@{index.authority}/simple/alpha/alpha-1.0-py3-none-any.whl",))
+    builder = _venv_build.Builder(either.uv, str(either.cache))
+    assert "hunter2" not in str(list(_venv_build._steps(builder, spec, _venv_lock.read(spec), "/path", str(tmp_path))))
+    environment = either.ensure(spec)
     assert environment.installed["alpha"] == "1.0"
     assert [path for path in Path(environment.path).rglob("*") if path.is_file() and b"hunter2" in path.read_bytes()] == []
 

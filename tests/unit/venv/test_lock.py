@@ -96,7 +96,8 @@ def test_what_locks_nothing_is_refused(tmp_path: Path, line: str, why: str) -> N
 
 
 def test_a_uv_lock_with_a_directory_of_the_release_is_refused(tmp_path: Path) -> None:
-    lock = '[[package]]\nname = "app"\nversion = "1"\nsource = { virtual = "." }\n\n[[package]]\nname = "x"\nversion = "1"\nsource = { %s }\n'
+    itself = '[[package]]\nname = "app"\nversion = "1"\nsource = { virtual = "." }\n\n'
+    lock = itself + '[[package]]\nname = "x"\nversion = "1"\nsource = { %s }\n'
     accepted = tree(tmp_path / "a", {"uv.lock": lock % 'registry = "https://example.com"', "pyproject.toml": ""})
     assert key(Spec("uv", accepted))
     refused = tree(tmp_path / "b", {"uv.lock": lock % 'editable = "libraries/x"', "pyproject.toml": ""})
@@ -104,7 +105,10 @@ def test_a_uv_lock_with_a_directory_of_the_release_is_refused(tmp_path: Path) ->
         key(Spec("uv", refused))
 
 
-@pytest.mark.parametrize("spec", [Spec("pipenv"), Spec("wheel", "/", "shop.zip"), Spec("none", extra=("--index-url=x",)), Spec("uv", "/proc")])
+WRONG = [Spec("pipenv"), Spec("wheel", "/", "shop.zip"), Spec("none", extra=("--index-url=x",)), Spec("uv", "/proc")]
+
+
+@pytest.mark.parametrize("spec", WRONG)
 def test_a_wrong_spec_is_refused(spec: Spec) -> None:
     with pytest.raises(Failure):
         key(spec)
