@@ -34,17 +34,21 @@ def scripted(monkeypatch):
     release = threading.Event()
 
     def run(script, stop=None, others=(), **common):
+        run.memories = []
         left = iter(script)
         last = [""]
 
         def attempt(options, timeout, memory):
             letter = last[0] = next(left, last[0])
+            run.memories.append(memory.get("good", 0))
             if letter == "?":
                 raise CannotTell("nobody knows")
             if letter == "!":
                 raise RuntimeError("canary\nbroke")
             if letter == "h":
                 release.wait(30)
+            if letter == "+":
+                memory["good"] = memory.get("good", 0) + 1
             return Answer(PASS if letter == "+" else FAIL, f"it was {letter}")
 
         kind = CheckType("scripted", {"word": Option(TEXT)}, lambda options: "x", attempt, secrets=lambda options: ["canary"])
@@ -107,6 +111,12 @@ def test_one_bad_attempt_of_many_is_forgiven_when_tolerated(scripted):
 def test_the_last_word_of_the_watch_is_a_good_one(scripted):
     """A check that goes bad at the very end has used up its tolerance before it passes."""
     assert scripted("+-", hold=0.05, interval=0.05, tolerate=3).verdict == FAIL
+    assert scripted("+--+", hold=0.05, interval=0.05, tolerate=3).verdict == PASS
+
+
+def test_a_check_remembers_only_the_row_of_successes_that_made_it_good(scripted):
+    assert scripted("+-++-+", deadline=5, successes=2, hold=0.1, tolerate=1).verdict == PASS
+    assert scripted.memories[:6] == [0, 1, 0, 1, 2, 2]
 
 
 def test_unknown_is_no_pass(scripted):

@@ -12,6 +12,7 @@ import shutil
 import socket
 import ssl
 import subprocess
+import threading
 import time
 from urllib.parse import unquote_plus
 
@@ -238,15 +239,26 @@ def test_half_an_answer_is_a_fail(serve_bytes, check, sent):
     assert verdict.elapsed < 4
 
 
-def test_an_answer_before_the_body_was_read_counts(serve_bytes, check):
-    def refuse(connection):
-        connection.recv(1000)
-        connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
-        connection.shutdown(socket.SHUT_WR)
-        while connection.recv(65536):
-            pass
+def test_an_answer_before_the_body_was_read_counts(check, tmp_path):
+    """The rest of the body meets a broken pipe then."""
 
-    verdict = check(type="http", url=serve_bytes(refuse), body="x" * 5_000_000, status=[413])
+    def refuse():
+        connection, _address = listener.accept()
+        with connection:
+            connection.recv(1000)
+            connection.sendall(b"HTTP/1.1 413 Too Large\r\nContent-Length: 0\r\n\r\n")
+            connection.shutdown(socket.SHUT_RD)
+            refused.wait(10)
+
+    refused = threading.Event()
+    with socket.socket(socket.AF_UNIX) as listener:
+        listener.bind(str(tmp_path / "app.sock"))
+        listener.listen()
+        thread = threading.Thread(target=refuse)
+        thread.start()
+        verdict = check(type="http", unix_socket=str(tmp_path / "app.sock"), body="x" * 5_000_000, status=[413])
+        refused.set()
+        thread.join()
     assert verdict.verdict == "pass", verdict
 
 

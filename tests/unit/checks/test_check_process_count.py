@@ -53,7 +53,8 @@ def unit(master, tmp_path, monkeypatch):
 def kill_a_worker(master):
     worker = next(each.pid for each in processes.everything() if each.parent == master.pid)
     os.kill(worker, signal.SIGKILL)
-    while processes.process(worker).lives:
+    give_up = time.monotonic() + 5
+    while processes.process(worker).lives and time.monotonic() < give_up:
         time.sleep(0.01)
 
 
