@@ -90,7 +90,7 @@ def read(options: Options) -> Observed:
         layout.venvs: (0, 0, 0o755),
         layout.slots: (0, 0, 0o755),
         layout.backups: (0, 0, 0o700),
-        layout.shared: (uid, gid, 0o750),
+        layout.shared: (uid, gid, 0o770),
     }
     return Observed(
         wanted=wanted,
