@@ -37,6 +37,9 @@ class ActionModule(ActionBase):  # type: ignore[misc]
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
         _validation, arguments = self.validate_argument_spec(ARGUMENT_SPEC)
         try:
+            if isinstance(self._task.args["version"], float):
+                # 1.10 has become 1.1 before anybody here could see it.
+                raise Failure(f"version is the number {arguments['version']}, not text.", fix="Write it in quotes.")
             result.update(_build(arguments), changed=False)
         except Failure as failure:
             result.update(failure.facts, failed=True, msg=failure.message())

@@ -65,7 +65,9 @@ class ActionModule(ActionBase):
 
         mine = [name for name in variables if name.startswith("app_") and name not in _declaration.PLAYBOOK_VARIABLES]
         missing = [name for name in ("app_name",) if name not in variables]
-        declared, wrong = _declaration.check({name: template(name) for name in mine if not (missing and name == "app_root")}, self._task.args.get("optional") or ())
+        declared, wrong = _declaration.check(
+            {name: template(name) for name in mine if not (missing and name == "app_root")}, self._task.args.get("optional") or ()
+        )
         mistakes = [one for one in mistakes if "app_name" not in missing or "app_name" not in one] + wrong
         if mistakes:
             told = "\n".join(f"- {mistake}" for mistake in mistakes)

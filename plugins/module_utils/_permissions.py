@@ -160,9 +160,7 @@ class State:
 
     __slots__ = ("positions", "special", "usual")
 
-    def __init__(
-        self, positions: t.FrozenSet[t.Tuple[int, int]], usual: t.Tuple[int, ...], special: t.Optional[t.Pattern[str]]
-    ) -> None:
+    def __init__(self, positions: t.FrozenSet[t.Tuple[int, int]], usual: t.Tuple[int, ...], special: t.Optional[t.Pattern[str]]) -> None:
         self.positions = positions
         self.usual = usual
         self.special = special
@@ -604,9 +602,7 @@ def _check_mode(name: str, mode: object, mistakes: t.List[str]) -> None:
     mistakes.append(f'{name} is {mode!r}; an octal mode in quotes like "0640" or a symbolic one like "u=rwX,go-w" is needed.{hint}')
 
 
-def _id_of(
-    name: str, kind: str, wanted: t.Optional[str], look_up: t.Callable[[str], int], mistakes: t.List[str]
-) -> t.Optional[int]:
+def _id_of(name: str, kind: str, wanted: t.Optional[str], look_up: t.Callable[[str], int], mistakes: t.List[str]) -> t.Optional[int]:
     if wanted is None:
         return None
     if wanted.isdigit():

@@ -73,11 +73,11 @@ def run(
     plan: t.Callable[[_runner.Options, _runner.Observed], t.Sequence[_runner.Change]],
     report: t.Callable[[_runner.Options, _runner.Observed], t.Dict[str, t.Any]],
     rescue: t.Optional[t.Callable[[_runner.Options, Failure], Failure]] = None,
-) -> t.NoReturn:
+) -> None:
     """A module that is one phase of a run. See ``_runner.run``; the guard is the run's lock."""
     _runner.run(module, read, plan, report, rescue, guard=hold(module.params, phase))
 
 
-def query(module: AnsibleModule, phase: str, ask: t.Callable[[_runner.Options], t.Dict[str, t.Any]]) -> t.NoReturn:
+def query(module: AnsibleModule, phase: str, ask: t.Callable[[_runner.Options], t.Dict[str, t.Any]]) -> None:
     """A phase that only looks: no plan, never changed."""
     run(module, phase, ask, lambda options, observed: [], lambda options, observed: observed)

@@ -11,7 +11,7 @@ import shutil
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _manifest, _state
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _manifest, _state, _venv
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_link
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 
@@ -41,20 +41,21 @@ def doomed(layout: Layout, keep: int) -> t.List[str]:
     manifests = _manifest.every(layout)
     releases = [layout.release(one.release) for one in _manifest.to_prune(manifests, keep, in_use(layout))]
     staying = [one for one in manifests if layout.release(one.release) not in releases]
-    venvs = {os.path.basename(one.venv) for one in staying if one.venv}
     leftovers = [os.path.join(layout.releases, name) for name in sorted(os.listdir(layout.releases)) if name.startswith(LEFTOVERS)]
-    unused = [os.path.join(layout.venvs, name) for name in sorted(os.listdir(layout.venvs)) if name not in venvs and not name.startswith(".")]
-    return leftovers + releases + [path for path in unused if os.path.isdir(path)]
+    return leftovers + releases + _venv.unused(layout.venvs, {one.venv for one in staying if one.venv})
 
 
-def remove(path: str) -> str:
+def remove(layout: Layout, path: str) -> str:
     """Remove one of them; returns what was in the way, empty when nothing was.
 
-    Renamed first, so that a removal cut short leaves no release that looks whole.
+    A release is renamed first, so that a removal cut short leaves none that looks whole.
     """
     directory, name = os.path.split(path)
     grave = path if name.startswith(LEFTOVERS) else os.path.join(directory, f".removing-{name}")
     try:
+        if directory == layout.venvs:
+            _venv.remove(path)
+            return ""
         if grave != path:
             os.rename(path, grave)
         shutil.rmtree(grave)
@@ -67,7 +68,7 @@ def prune(layout: Layout, keep: int) -> Pruned:
     """Remove what may go. What cannot be removed is reported and fails nothing."""
     pruned = Pruned()
     for path in doomed(layout, keep):
-        problem = remove(path)
+        problem = remove(layout, path)
         if problem:
             pruned.problems.append(problem)
         else:

@@ -78,7 +78,7 @@ def run(
     report: t.Callable[[Options, Observed], t.Dict[str, t.Any]],
     rescue: t.Optional[t.Callable[[Options, Failure], Failure]] = None,
     guard: t.Optional[t.ContextManager[object]] = None,
-) -> t.NoReturn:
+) -> None:
     """Execute one module and exit.
 
     :param read: Observes; changes nothing.

@@ -198,7 +198,9 @@ def link_shared(layout: Layout, options: Options, directory: str) -> t.List[str]
         if path in options["shared_directories"]:
             make_shared_directory(layout, path, uid_of(options["user"]), gid_of(options["group"]))
         elif not os.path.exists(shared):
-            raise Failure(f"The shared file {shared} does not exist on this host.", fix=f"Put it there, or take {path} out of app_shared_files.")
+            raise Failure(
+                f"The shared file {shared} does not exist on this host.", fix=f"Put it there, or take {path} out of app_shared_files."
+            )
         link = os.path.join(directory, path)
         if os.path.isdir(link) and not os.path.islink(link):
             shutil.rmtree(link)
@@ -235,7 +237,7 @@ def make_shared_directory(layout: Layout, path: str, uid: int, gid: int) -> None
 
 def own(directory: str, owner: t.Tuple[int, int]) -> None:
     """The app may read its code and not write it: root:group, directories 0750, files 0640 (0750 where they can be executed)."""
-    for here, directories, files in os.walk(directory):
+    for here, _directories, files in os.walk(directory):
         os.chown(here, *owner)
         os.chmod(here, 0o750)
         for name in files:

@@ -65,7 +65,10 @@ def proxy_checks(manifest: Manifest) -> t.List[Check]:
     url = manifest.health["url"]
     if not url:
         return []
-    return [{**check, "deadline": PROXY_DEADLINE, "name": f"{check['type']} through the proxy"} for check in _asks(manifest, url=url, verify_tls=False)]
+    return [
+        {**check, "deadline": PROXY_DEADLINE, "name": f"{check['type']} through the proxy"}
+        for check in _asks(manifest, url=url, verify_tls=False)
+    ]
 
 
 def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:

@@ -124,7 +124,9 @@ def plan(options: Options, observed: Observed) -> t.List[Change]:
     ]
     if observed.agent != observed.agent_wanted:
         before = None if observed.agent is None else "older"
-        changes.append(Change(layout.agent, before, "this collection's", partial(_agent_package.install, layout.agent, observed.agent_wanted)))
+        changes.append(
+            Change(layout.agent, before, "this collection's", partial(_agent_package.install, layout.agent, observed.agent_wanted))
+        )
     digest = options["configuration"]
     if digest and digest != observed.configuration:
         record = partial(write_json, layout.configuration, {"digest": digest}, 0o600)

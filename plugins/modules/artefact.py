@@ -35,7 +35,9 @@ options:
     type: raw
     required: true
   version:
-    description: The version of the app. For a Git repository without V(ref), also the ref.
+    description:
+      - The version of the app. For a Git repository without V(ref), also the ref.
+      - A number with a decimal point is refused, because YAML takes V(1.10) for V(1.1) unless it is in quotes.
     type: str
     required: true
   exclude:

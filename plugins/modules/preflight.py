@@ -136,16 +136,29 @@ def system(options: _runner.Options) -> t.Iterator[Finding]:
     said = _command.run([python, "-c", "import sys; print(*sys.version_info[:2])"])
     version = tuple(int(part) for part in said.stdout.split()) if said.ok else (0, 0)
     if version < OLDEST_PYTHON:
-        yield finding("app_python", f"{python} is {said.stdout.strip() or said.last_words(1)}", "Python 3.9 or newer", "Correct app_python.")
+        yield finding(
+            "app_python", f"{python} is {said.stdout.strip() or said.last_words(1)}", "Python 3.9 or newer", "Correct app_python."
+        )
 
 
 def disk(options: _runner.Options) -> t.Iterator[Finding]:
     place = existing(options["root"])
     checks = [
-        {"type": "disk", "name": f"disk space of {place}", "path": place, "min_free_mb": options["min_free_mb"], "min_free_inodes_percent": 1}
+        {
+            "type": "disk",
+            "name": f"disk space of {place}",
+            "path": place,
+            "min_free_mb": options["min_free_mb"],
+            "min_free_inodes_percent": 1,
+        }
     ]
     for verdict in failed(run_checks(checks)):
-        yield finding(verdict.name, verdict.evidence, f"at least {options['min_free_mb']} MB and 1 % of inodes free", "Look at df -h and df -i, make room.")
+        yield finding(
+            verdict.name,
+            verdict.evidence,
+            f"at least {options['min_free_mb']} MB and 1 % of inodes free",
+            "Look at df -h and df -i, make room.",
+        )
 
 
 def lock(options: _runner.Options, layout: Layout) -> t.Iterator[Finding]:
@@ -153,7 +166,9 @@ def lock(options: _runner.Options, layout: Layout) -> t.Iterator[Finding]:
     now = time.time()
     if held is not None and held.run != options["run"] and held.alive(now) and not options["lock_wait"]:
         unlock = f"ansible-playbook bulletproof.deploy.unlock -e app_unlock_run={held.run}"
-        yield finding("lock", f"held by {held.describe(now)}", "free", f"Wait (-e app_lock_wait=SECONDS), or, if you know that it is dead: {unlock}")
+        yield finding(
+            "lock", f"held by {held.describe(now)}", "free", f"Wait (-e app_lock_wait=SECONDS), or, if you know that it is dead: {unlock}"
+        )
 
 
 def proxy(options: _runner.Options) -> t.Iterator[Finding]:
@@ -161,7 +176,12 @@ def proxy(options: _runner.Options) -> t.Iterator[Finding]:
         return
     tested = _command.run(["nginx", "-t"], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     if not tested.ok:
-        yield finding("nginx configuration", tested.last_words(3), "one that nginx -t accepts", "Repair it: nginx would not start with it after a reboot.")
+        yield finding(
+            "nginx configuration",
+            tested.last_words(3),
+            "one that nginx -t accepts",
+            "Repair it: nginx would not start with it after a reboot.",
+        )
 
 
 def dotenv(layout: Layout) -> t.Iterator[Finding]:
@@ -184,7 +204,9 @@ def live_problem(layout: Layout, state: _state.State) -> str:
     problem = _stage.tree_problem(layout, manifest)
     if problem:
         return f"{state.live.release}: {problem}"
-    checks = [{**check, "deadline": 0} for check in [*_verify.slot_checks(layout, manifest, state.live.slot), *_verify.proxy_checks(manifest)]]
+    checks = [
+        {**check, "deadline": 0} for check in [*_verify.slot_checks(layout, manifest, state.live.slot), *_verify.proxy_checks(manifest)]
+    ]
     wrong = failed(run_checks(checks))
     return f"{state.live.release} is not healthy: {summary(wrong)}" if wrong else ""
 

@@ -91,7 +91,10 @@ class Commit:
         changes = [
             Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
             Change(
-                f"release {live.release}", "live", "good", partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", **history)
+                f"release {live.release}",
+                "live",
+                "good",
+                partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", **history),
             ),
         ]
         if before is not None and before.slot != live.slot:

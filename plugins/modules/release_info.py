@@ -72,7 +72,9 @@ def when(moment: float) -> str:
     return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
-def tell(app: str, state: _state.State, serving: bool, lock: t.Optional[_lock.Lock], releases: t.Sequence[_manifest.Manifest], back: str) -> t.List[str]:
+def tell(
+    app: str, state: _state.State, serving: bool, lock: t.Optional[_lock.Lock], releases: t.Sequence[_manifest.Manifest], back: str
+) -> t.List[str]:
     """The host in words: first what it serves, then what is going on, then what it has."""
     live = state.live
     lines = [f"{app} has never been deployed to this host."]
@@ -104,7 +106,14 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
         "safety_net": asdict(state.way_back) if state.way_back else None,
         "lock": asdict(lock) if lock else None,
         "releases": [
-            {"release": one.release, "version": one.version, "state": one.state, "why": one.why, "committed": one.committed, "source": one.source}
+            {
+                "release": one.release,
+                "version": one.version,
+                "state": one.state,
+                "why": one.why,
+                "committed": one.committed,
+                "source": one.source,
+            }
             for one in releases
         ],
         "rollback": rollback,

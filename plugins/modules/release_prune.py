@@ -50,6 +50,7 @@ from functools import partial
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _phase, _prune
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 
@@ -58,11 +59,12 @@ def read(options: Options) -> t.List[str]:
 
 
 def plan(options: Options, doomed: t.List[str]) -> t.List[Change]:
-    return [Change(path, "present", None, partial(remove, path)) for path in doomed]
+    layout = _phase.layout_of(options)
+    return [Change(path, "present", None, partial(remove, layout, path)) for path in doomed]
 
 
-def remove(path: str) -> None:
-    problem = _prune.remove(path)
+def remove(layout: Layout, path: str) -> None:
+    problem = _prune.remove(layout, path)
     if problem:
         raise Failure(problem)
 

@@ -192,7 +192,9 @@ class Switch:
                 **failure.facts,
             )
         served = f"It went back: this host serves {back.release} as before." if back else "Nothing was served before, and nothing is now."
-        return Failure(f"{failure.what}\n{served}", fix=failure.fix or "Mend the release and deploy it again.", **{**failure.facts, "reverted": True})
+        return Failure(
+            f"{failure.what}\n{served}", fix=failure.fix or "Mend the release and deploy it again.", **{**failure.facts, "reverted": True}
+        )
 
 
 def idle_slot(slots: t.Sequence[str], live: t.Optional[Position]) -> str:
@@ -224,7 +226,10 @@ def choose(options: Options, observed: Observed, dry: bool) -> _manifest.Manifes
         if not named:
             bad = [one for one in observed.manifests if options["version"] in (one.release, one.version)]
             why = f" (it is {bad[-1].state}: {bad[-1].why})" if bad else ""
-            raise Failure(f"No good release {options['version']} is on this host{why}; good ones: {have}.", fix="Choose one of them, or deploy it again.")
+            raise Failure(
+                f"No good release {options['version']} is on this host{why}; good ones: {have}.",
+                fix="Choose one of them, or deploy it again.",
+            )
         return named[-1]
     back = _manifest.back_from(observed.manifests, live.release)
     if back is None:

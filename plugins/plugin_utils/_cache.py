@@ -156,9 +156,10 @@ def locked(path: str, timeout: float) -> t.Iterator[None]:
 
 def pack(snapshot: Snapshot, target: t.IO[bytes]) -> None:
     """Write a snapshot as a tar.gz of which every byte follows from the entries alone."""
-    with gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=target, mtime=0) as compressed, tarfile.open(
-        fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape"
-    ) as tar:
+    with (
+        gzip.GzipFile(filename="", mode="wb", compresslevel=_COMPRESSION, fileobj=target, mtime=0) as compressed,
+        tarfile.open(fileobj=compressed, mode="w", format=tarfile.PAX_FORMAT, encoding="utf-8", errors="surrogateescape") as tar,
+    ):
         for entry in snapshot.entries:
             _pack_entry(tar, entry, snapshot)
 

@@ -23,7 +23,18 @@ SPEC = pathlib.Path(__file__).parents[2] / "roles" / "app" / "meta" / "argument_
 
 # Variables that begin with app_ and are not part of the declaration: what playbooks take on the command line, and what they register.
 PLAYBOOK_VARIABLES = frozenset(
-    {"app_hosts", "app_unlock_run", "app_declaration", "app_artefact", "app_preflight", "app_stage", "app_switch", "app_commit", "app_status", "app_revert"}
+    {
+        "app_hosts",
+        "app_unlock_run",
+        "app_declaration",
+        "app_artefact",
+        "app_preflight",
+        "app_stage",
+        "app_switch",
+        "app_commit",
+        "app_status",
+        "app_revert",
+    }
 )
 
 KINDS: t.Mapping[str, t.Tuple[str, t.Callable[[t.Any], t.Any]]] = {
@@ -57,11 +68,16 @@ _ACCOUNT = _matches(r"[a-z_][a-z0-9_-]{0,31}", "the name of an account: lower-ca
 
 RULES: t.Mapping[str, Rule] = {
     "app_name": _matches(r"[a-z][a-z0-9-]{0,31}", "lower-case letters, digits and hyphens, at most 32, beginning with a letter"),
-    "app_version": _matches(r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,99}", "letters, digits and ._+/-, at most 100, beginning with a letter or a digit"),
+    "app_version": _matches(
+        r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,99}", "letters, digits and ._+/-, at most 100, beginning with a letter or a digit"
+    ),
     "app_entrypoint": _matches(
         r"[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?::[A-Za-z_]\w*(?:\.[A-Za-z_]\w*)*(?:\(.*\))?)?", "module:attribute, for instance shop.wsgi:app"
     ),
-    "app_root": ("an absolute path of letters, digits and ._+-, at least two levels deep", lambda value: bool(_ABSOLUTE[1](value)) and value.count("/") >= 2),
+    "app_root": (
+        "an absolute path of letters, digits and ._+-, at least two levels deep",
+        lambda value: bool(_ABSOLUTE[1](value)) and value.count("/") >= 2,
+    ),
     "app_user": _ACCOUNT,
     "app_group": _ACCOUNT,
     "app_python": _ABSOLUTE,
@@ -136,13 +152,19 @@ def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) ->
     mistakes: t.List[str] = []
     for name in sorted(set(variables) - set(options) - PLAYBOOK_VARIABLES):
         near = difflib.get_close_matches(name, options, n=1)
-        meant = f"did you mean {near[0]}?" if near else "no variable of that name exists (ansible-doc -t role bulletproof.deploy.app lists them)."
+        meant = (
+            f"did you mean {near[0]}?"
+            if near
+            else "no variable of that name exists (ansible-doc -t role bulletproof.deploy.app lists them)."
+        )
         mistakes.append(f"{name}: unknown; {meant}")
     for name, option in options.items():
         value = variables.get(name, option.get("default"))
-        if value is None or value == "" and option.get("required"):
+        if value is None or (value == "" and option.get("required")):
             if option.get("required") and name not in optional:
-                mistakes.append(f"{name}: missing; {option['description'] if isinstance(option['description'], str) else option['description'][0]}")
+                mistakes.append(
+                    f"{name}: missing; {option['description'] if isinstance(option['description'], str) else option['description'][0]}"
+                )
             continue
         value, allowed = _convert(name, option, value)
         declared[name] = value

@@ -287,9 +287,7 @@ class Mirror:
 
     def _git(self, arguments: t.Sequence[str], remote: bool = False, in_mirror: bool = True) -> Finished:
         done = self._run(arguments, remote, in_mirror)
-        return Finished(
-            tuple(arguments), done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace")
-        )
+        return Finished(tuple(arguments), done.returncode, done.stdout.decode("utf-8", "replace"), done.stderr.decode("utf-8", "replace"))
 
     def _run(self, arguments: t.Sequence[str], remote: bool = False, in_mirror: bool = True) -> subprocess.CompletedProcess[bytes]:
         """Run git to its end, and end its helpers with it: those hold the connection, and outlive a git that is killed."""
@@ -335,9 +333,7 @@ class Mirror:
         environment.update(LC_ALL="C.UTF-8", GIT_TERMINAL_PROMPT="0", GIT_ALLOW_PROTOCOL=":".join(_SCHEMES), SSH_ASKPASS_REQUIRE="never")
         environment.setdefault("GIT_ASKPASS", "")
         if remote and self.remote.has_credentials:
-            environment.update(
-                GIT_ASKPASS="", BULLETPROOF_GIT_USERNAME=self.remote.username, BULLETPROOF_GIT_PASSWORD=self.remote.password
-            )
+            environment.update(GIT_ASKPASS="", BULLETPROOF_GIT_USERNAME=self.remote.username, BULLETPROOF_GIT_PASSWORD=self.remote.password)
         if remote and self.remote.scheme == "ssh" and "GIT_SSH" not in environment:
             configured = environment.get("GIT_SSH_COMMAND") or self._git(["config", "core.sshCommand"]).stdout.strip() or "ssh"
             environment["GIT_SSH_COMMAND"] = f"{configured} -o BatchMode=yes"

@@ -142,9 +142,7 @@ def _build_git(source: Source, ref: str, options: Options, cache: Cache, without
         commit = mirror.resolve(ref)
         known = cache.find_indexed(key(commit))
         if known is None:
-            with _git.git_snapshot(
-                mirror, commit, source.subdirectory, options.exclude, options.max_size, cache.scratch
-            ) as snapshot:
+            with _git.git_snapshot(mirror, commit, source.subdirectory, options.exclude, options.max_size, cache.scratch) as snapshot:
                 known = cache.store(snapshot)
             cache.index(key(commit), known)
     return built(known, commit)
