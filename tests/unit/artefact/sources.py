@@ -52,7 +52,7 @@ def plant(directory: Path, files: t.Mapping[str, str]) -> Path:
 
 
 class GitServer:
-    """git http-backend behind basic authentication; one more path answers with a redirection."""
+    """git http-backend behind basic authentication; two more paths redirect, and repeat the password."""
 
     username = "deploy"
     password = "c4nary/T0ken@x"
@@ -103,6 +103,14 @@ class GitServer:
             request.send_header("WWW-Authenticate", 'Basic realm="git"')
             request.send_header("Content-Length", "0")
             request.end_headers()
+            return
+        if path.startswith("/chatty/"):
+            said = f"{self.password} is not allowed to do this\n".encode()
+            request.send_response(403)
+            request.send_header("Content-Type", "text/plain")
+            request.send_header("Content-Length", str(len(said)))
+            request.end_headers()
+            request.wfile.write(said)
             return
         body = request.rfile.read(int(request.headers.get("Content-Length") or 0))
         environment = {

@@ -22,21 +22,16 @@ from unit.artefact.sources import GitServer, commit_all, git
 COLLECTIONS = str(Path(__file__).parents[3] / ".cache" / "collections")
 
 
-def play(directory: Path, arguments: t.Mapping[str, object], *options: str) -> t.Tuple[int, str, t.Dict[str, t.Any]]:
-    """Run one task on a host that nobody can reach; returns the status, what was printed, and the result."""
-    playbook = [
-        {
-            "hosts": "all",
-            "gather_facts": False,
-            "tasks": [
-                {"name": "Build", "bulletproof.deploy.artefact": dict(arguments), "register": "built", "ignore_errors": True},
-                {"name": "Keep", "ansible.builtin.copy": {"content": "{{ built | to_json }}", "dest": str(directory / "result.json")},
-                 "delegate_to": "localhost", "check_mode": False},
-                {"name": "End", "ansible.builtin.fail": {"msg": "it failed"}, "when": "built is failed"},
-            ],
-        }
+def play(directory: Path, tasks: t.Sequence[t.Mapping[str, object]], *options: str) -> t.Tuple[str, t.List[t.Dict[str, t.Any]]]:
+    """Run tasks on a host that nobody can reach; returns what was printed, and their results."""
+    built = [
+        {"bulletproof.deploy.artefact": dict(arguments), "register": f"built{number}", "ignore_errors": True}
+        for number, arguments in enumerate(tasks)
     ]
-    (directory / "play.yml").write_text(yaml.safe_dump(playbook, sort_keys=False))
+    results = ", ".join(f"built{number}" for number in range(len(tasks)))
+    kept = {"content": f"{{{{ [{results}] | to_json }}}}", "dest": str(directory / "results.json")}
+    keep = {"ansible.builtin.copy": kept, "delegate_to": "localhost", "check_mode": False, "diff": False}
+    (directory / "play.yml").write_text(yaml.safe_dump([{"hosts": "all", "gather_facts": False, "tasks": [*built, keep]}]))
     done = subprocess.run(
         [str(Path(sys.executable).with_name("ansible-playbook")), "-i", "unreachable.invalid,", "-vvvv", "--diff", *options, "play.yml"],
         cwd=directory,
@@ -45,7 +40,9 @@ def play(directory: Path, arguments: t.Mapping[str, object], *options: str) -> t
         check=False,
         env={**os.environ, "ANSIBLE_COLLECTIONS_PATH": COLLECTIONS, "XDG_CACHE_HOME": str(directory / "xdg")},
     )
-    return done.returncode, done.stdout + done.stderr, json.loads((directory / "result.json").read_text())
+    printed = done.stdout + done.stderr
+    assert done.returncode == 0, printed
+    return printed, json.loads((directory / "results.json").read_text())
 
 
 def test_a_deployable_answer_without_its_secrets(git_server: GitServer, app: Path, tmp_path: Path) -> None:
@@ -53,11 +50,9 @@ def test_a_deployable_answer_without_its_secrets(git_server: GitServer, app: Pat
     git(app, "tag", "1.4.2")
     git(app, "clone", "--quiet", "--bare", str(app), str(git_server.root / "shop.git"))
     source = git_server.url("shop.git", f"deploy:{quote(git_server.password, safe='')}@")
-    variables = json.dumps({"where": source, "environment": {"KEY": "1nput-canary"}})
+    (tmp_path / "vars.json").write_text(json.dumps({"where": source, "environment": {"KEY": "1nput-canary"}}))
     arguments = {"source": "{{ where }}", "version": "1.4.2", "exclude": ["run"], "inputs": {"environment": "{{ environment }}"}}
-    (tmp_path / "vars.json").write_text(variables)
-    status, printed, result = play(tmp_path, arguments, "--extra-vars", "@vars.json", "--check")
-    assert status == 0, printed
+    printed, (result,) = play(tmp_path, [arguments], "--extra-vars", "@vars.json", "--check")
     assert result["changed"] is False
     assert result["commit"] == commit
     assert result["release"].startswith("1.4.2-")
@@ -71,18 +66,23 @@ def test_a_deployable_answer_without_its_secrets(git_server: GitServer, app: Pat
         assert secret not in json.dumps(result)
 
 
-def test_a_failure_is_one_for_a_person(tmp_path: Path, app: Path) -> None:
-    status, printed, result = play(tmp_path, {"source": str(app), "version": "1", "exclude": ["liib/"]})
-    assert status == 2
-    assert "The exclude pattern 'liib/' matches nothing" in result["msg"]
-    assert "What to do: Correct the pattern" in result["msg"]
-    assert "Traceback" not in printed
-
-
-def test_wrong_options(tmp_path: Path, app: Path) -> None:
-    status, printed, result = play(tmp_path, {"source": str(app), "version": "1", "exlude": []})
-    assert status == 2
-    assert "exlude" in result["msg"]
+def test_failures_are_for_a_person(tmp_path: Path, app: Path) -> None:
+    printed, (pattern, option, number, literal) = play(
+        tmp_path,
+        [
+            {"source": str(app), "version": "1", "exclude": ["liib/"]},
+            {"source": str(app), "version": "1", "exlude": []},
+            {"source": str(app), "version": 1.10},
+            {"source": "http://user:c4nary@127.0.0.1:1/x.git", "version": "1"},
+        ],
+    )
+    assert all(result["failed"] for result in (pattern, option, number, literal))
+    assert "The exclude pattern 'liib/' matches nothing" in pattern["msg"]
+    assert "What to do: Correct the pattern" in pattern["msg"]
+    assert "exlude" in option["msg"]
+    assert "version is the number 1.1, not text." in number["msg"]
+    assert "could not be read from 127.0.0.1" in literal["msg"]
+    assert "c4nary" not in json.dumps(literal)
     assert "Traceback" not in printed
 
 

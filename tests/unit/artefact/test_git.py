@@ -104,6 +104,13 @@ def test_git_that_repeats_the_password_is_redacted(tmp_path: Path) -> None:
     assert (token.url, token.redact("x ghp_t0ken")) == ("https://git.example.org/x.git", "x ***")
 
 
+def test_a_server_that_repeats_the_password(served: GitServer, make: Make) -> None:
+    with pytest.raises(Failure) as refused:
+        make({"git": served.url("chatty/shop.git", userinfo(served)), "ref": "v1.0"})
+    assert "*** is not allowed to do this" in refused.value.message()
+    assert served.password not in refused.value.message()
+
+
 def test_password_goes_to_no_other_host(served: GitServer, make: Make) -> None:
     served.redirect_to = f"http://localhost:{served.port}"
     with pytest.raises(Failure):

@@ -16,6 +16,7 @@ import typing as t
 import zipfile
 from pathlib import Path
 
+import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._tree import check, digest_of, entries_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._unpack import tree_digest, unpack
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils._cache import Cache
@@ -131,6 +132,17 @@ def test_names_that_are_not_utf8(make: t.Callable[..., Built], tmp_path: Path) -
         environment = {**os.environ, "LC_ALL": locale, "PYTHONPATH": _COLLECTIONS, "PYTHONCOERCECLOCALE": "0", "PYTHONUTF8": "0"}
         subprocess.run([sys.executable, "-c", script, artefact.path, str(target), artefact.digest], check=True, env=environment)
         assert os.listdir(os.fsencode(target)) == [b"caf\xe9.txt"]
+
+
+def test_names_on_a_host_of_another_encoding(make: t.Callable[..., Built], tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    source = tmp_path / "source"
+    source.mkdir()
+    Path(os.fsdecode(os.fsencode(source) + b"/caf\xe9.txt")).write_text("x")
+    artefact = make(str(source)).artefact
+    # What tarfile takes from the locale where it is not told; few machines have such a locale installed.
+    monkeypatch.setattr(tarfile.TarFile, "encoding", "iso8859-1")
+    unpack(artefact.path, str(tmp_path / "target"), artefact.digest)
+    assert os.listdir(os.fsencode(tmp_path / "target")) == [b"caf\xe9.txt"]
 
 
 def test_a_release_is_verified_beside_what_is_not_the_artefacts(make: t.Callable[..., Built], app: Path, tmp_path: Path) -> None:

@@ -7,12 +7,14 @@
 from __future__ import annotations
 
 import os
+import threading
 import typing as t
 import zipfile
 from pathlib import Path
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._unpack import tree_digest
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _snapshot
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils._cache import Artefact, Cache
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils._source import Built, parse_source, release_id, requirements
@@ -118,6 +120,31 @@ def test_a_directory_that_changes_while_it_is_read(app: Path, cache: Cache) -> N
         with pytest.raises(Failure, match=r"app\.py changed while"):
             cache.store(snapshot)
     assert os.listdir(cache.scratch) == []
+
+
+def test_a_file_that_is_written_to_while_it_is_read(tmp_path: Path) -> None:
+    big = tmp_path / "source" / "big"
+    big.parent.mkdir()
+    with open(big, "wb") as stream:
+        stream.truncate(100 << 20)
+    done = threading.Event()
+
+    def write() -> None:
+        with open(big, "r+b", buffering=0) as stream:
+            while not done.is_set():
+                os.pwrite(stream.fileno(), b"x", 0)
+
+    writer = threading.Thread(target=write)
+    writer.start()
+    try:
+        with pytest.raises(Failure, match="big changed while"):
+            tree_digest(str(big.parent))
+    finally:
+        done.set()
+        writer.join()
+    # The kernel's own files have more in them than they say.
+    with pytest.raises(Failure, match="changed while"):
+        tree_digest("/proc/self/fdinfo")
 
 
 def test_what_is_no_file(make: Make, app: Path) -> None:
