@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import socket
 import stat
 import subprocess
@@ -144,6 +145,7 @@ def test_password_is_given_to_no_other_helper(served: GitServer, make: Make, tmp
         "foo://user:secret@host/x",
         "https://user:sec%0Asecret@host/x.git",
         "https://secret@",
+        "https://user:secret/x.git",
     ],
 )
 def test_what_is_wrong_with_a_url_is_said_without_repeating_it(make: Make, url: str) -> None:
@@ -185,10 +187,12 @@ def test_a_name_that_is_tag_and_branch(make: Make, app: Path) -> None:
     assert "Write refs/tags/both or refs/heads/both." in refused.value.message()
 
 
-def test_what_moves_is_fetched_and_what_cannot_is_not_even_asked_for(served: GitServer, make: Make, app: Path) -> None:
+def test_what_moves_is_fetched_and_what_cannot_is_not_even_asked_for(served: GitServer, make: Make, app: Path, cache: Cache) -> None:
     url = served.url("shop.git", userinfo(served))
     built = make({"git": url, "ref": "main"})
     served.requests = 0
+    for mirror in Path(cache.directory, "git").glob("*.git"):
+        shutil.rmtree(mirror)
     again = make({"git": url, "ref": built.commit})
     assert served.requests == 0
     assert again.artefact == built.artefact
