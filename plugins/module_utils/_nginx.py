@@ -11,6 +11,7 @@ import re
 import tempfile
 import time
 import typing as t
+from dataclasses import dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._command import run
 
@@ -59,8 +60,21 @@ def stand_in(original: str, place: str, directory: str, copy: str) -> None:
             stream.write(turned)
 
 
-def objection(executable: str, directory: str, changed: Files) -> t.Optional[str]:
-    """What nginx has against the configuration with these files in it; None when it would run with it.
+@dataclass(frozen=True)
+class Judgement:
+    """What nginx says of a configuration."""
+
+    accepted: bool
+    words: str
+
+    @property
+    def shadowed(self) -> t.List[str]:
+        """Warnings that a name is another site's already: nginx goes on, and the site that came second never answers."""
+        return [line for line in self.words.splitlines() if "conflicting server name" in line]
+
+
+def judge(executable: str, directory: str, changed: Files) -> Judgement:
+    """Have nginx judge the configuration with these files in it.
 
     :param directory: Where ``nginx.conf`` is; nothing in it is touched.
     """
@@ -68,7 +82,7 @@ def objection(executable: str, directory: str, changed: Files) -> t.Optional[str
         copy = os.path.join(scratch, "conf")
         copy_tree(directory, copy, changed)
         said = run([executable, "-t", "-q", "-c", os.path.join(copy, "nginx.conf")])
-    return None if said.ok else said.last_words().replace(copy, directory)
+    return Judgement(said.ok, said.last_words().replace(copy, directory))
 
 
 def children(pid: int) -> t.Set[str]:

@@ -139,20 +139,28 @@ def inside(directory: str, name: str) -> str:
 
 
 def judge(options: Options, after: t.Mapping[str, Place]) -> None:
-    """Raise Failure unless nginx would run with the files as they are to be, and say whose fault it is."""
-    words = _nginx.objection(options["executable"], options["directory"], {path: place.text for path, place in after.items()})
-    if words is None:
+    """Raise Failure unless nginx would serve with the files as they are to be, and say whose fault it is."""
+    decide = partial(_nginx.judge, options["executable"], options["directory"])
+    then = decide({path: place.text for path, place in after.items()})
+    if then.accepted and not then.shadowed:
         return
-    before = _nginx.objection(options["executable"], options["directory"], {})
-    if before is not None:
+    now = decide({})
+    if not then.accepted and not now.accepted:
         raise Failure(
-            f"nginx's configuration was broken before, without any change from here. nginx says:\n{before}",
+            f"nginx's configuration was broken before, without any change from here. nginx says:\n{now.words}",
             fix="Repair the file and line that nginx names (nginx -t tells when it is right), then run this again. Nothing was changed.",
         )
-    raise Failure(
-        f"nginx does not accept its configuration with the new files in it. nginx says:\n{words}",
-        fix="Correct the variables (proxy_*) that the named line comes from, or the site that collides with it. Nothing was changed.",
-    )
+    if not then.accepted:
+        raise Failure(
+            f"nginx does not accept its configuration with the new files in it. nginx says:\n{then.words}",
+            fix="Correct the variables (proxy_*) that the named line comes from, or the site that collides with it. Nothing was changed.",
+        )
+    if len(then.shadowed) > len(now.shadowed):
+        raise Failure(
+            "Another site has the name of this one, so nginx would never ask it. nginx says:\n" + "\n".join(then.shadowed),
+            fix="Give the app names of its own (app_server_names: [shop.example.com]), or, if the other site is Debian's welcome page, set "
+            "proxy_disable_default_site: true. Nothing was changed.",
+        )
 
 
 class Site:
