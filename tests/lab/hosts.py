@@ -79,7 +79,7 @@ class Host:
 
     def reboot(self) -> None:
         """Shut down in order and boot; return when the host is up."""
-        docker("stop", "--time", "20", self.container)
+        docker("stop", "-t", "20", self.container)
         self.start()
 
     def kill(self) -> None:
@@ -130,7 +130,10 @@ class Host:
 def up(
     names: Sequence[str], release: str = "bookworm", *, small_disk: int | None = None, options: Sequence[str] = (), fresh: bool = False
 ) -> list[Host]:
-    """Hosts of these names, up and reachable. One that is there already stays as it is, unless ``fresh``.
+    """Hosts of these names, up and reachable.
+
+    A host that is there already stays as it is, with all that is on it, unless ``fresh`` or unless it was made of
+    another image or with other options.
 
     :param small_disk: Megabytes; /opt becomes a file system of this size, to be filled up. It is emptied by a reboot.
     :param options: More arguments for ``docker create``, such as a volume.

@@ -17,7 +17,7 @@ from lab import engine
 from lab.shell import LabError, docker, lock, run, say
 
 RELEASES = ("bookworm", "trixie", "bullseye")
-SETUP = Path(__file__).with_name("setup.sh")
+SETUP = Path(__file__).with_name("image-setup")
 PACKAGES = (
     "ca-certificates",
     "curl",
@@ -102,10 +102,10 @@ def build_from_registry(release: str, name: str) -> None:
     dockerfile = "\n".join(
         [
             f"FROM debian:{release}-slim",
-            "COPY setup.sh /setup.sh",
+            "COPY image-setup /image-setup",
             "RUN apt-get update"
             f" && DEBIAN_FRONTEND=noninteractive apt-get install -y --no-install-recommends {' '.join(PACKAGES)}"
-            " && sh -eu /setup.sh && rm /setup.sh",
+            " && sh -eu /image-setup && rm /image-setup",
             *CONFIGURATION,
         ]
     )
