@@ -25,7 +25,7 @@ ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {
 }
 
 
-class ActionModule(ActionBase):  # type: ignore[misc]
+class ActionModule(ActionBase):
     """Build the artefact and tell what it is."""
 
     TRANSFERS_FILES = False

@@ -125,8 +125,7 @@ def test_password_is_given_to_no_other_helper(served: GitServer, make: Make, tmp
     config = tmp_path / "gitconfig"
     stored = tmp_path / "stored"
     config.write_text(
-        f"[credential]\n\thelper = store --file={stored}\n"
-        f'[credential "http://127.0.0.1:{served.port}"]\n\thelper = store --file={stored}\n'
+        f'[credential]\n\thelper = store --file={stored}\n[credential "http://127.0.0.1:{served.port}"]\n\thelper = store --file={stored}\n'
     )
     monkeypatch.setenv("GIT_CONFIG_GLOBAL", str(config))
     make({"git": served.url("shop.git", userinfo(served)), "ref": "v1.0"})

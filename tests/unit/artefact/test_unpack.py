@@ -97,7 +97,7 @@ def _on_a_small_disk(options: str, artefact: t.Any, mount_point: Path) -> str:
         "except Failure as failure:\n    print(failure.message())\n"
         "print('left:', os.listdir(sys.argv[2] + '/new') if os.path.exists(sys.argv[2] + '/new') else [])\n"
     )
-    mounted = f"mount -t tmpfs -o {options} none {mount_point} && exec \"$@\""
+    mounted = f'mount -t tmpfs -o {options} none {mount_point} && exec "$@"'
     command = ["unshare", "--user", "--map-root-user", "--mount", "sh", "-c", mounted, "sh"]
     if shutil.which("unshare") is None or subprocess.run([*command, "true"], capture_output=True, check=False).returncode:
         pytest.skip("this machine allows no mount namespaces")
