@@ -19,6 +19,9 @@ READ = 64 * 1024
 # Shorter values ("1", "true", "INFO") are no secrets, and blotting them out would make a log unreadable.
 SECRET_AT_LEAST = 8
 
+# Where a traceback goes through the server and the import machinery it says nothing about the app.
+NOT_THE_APPS = re.compile(r'  File "(?:<frozen importlib|.*/(?:importlib/__init__\.py|bin/gunicorn|site-packages/(?:gunicorn|uvicorn)/.*)")')
+
 Cursor = t.Dict[str, int]
 
 
@@ -42,7 +45,7 @@ def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
             continue
         for name, raw in re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*$", text, re.MULTILINE):
             value = raw[1:-1] if len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "\"'" else raw
-            for form in {value, value.replace('\\"', '"').replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")}:
+            for form in (value, value.replace('\\"', '"').replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")):
                 if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME"):
                     found[form] = name
     return found
@@ -55,6 +58,31 @@ def redact(text: str, secrets: t.Mapping[str, str]) -> str:
     return text
 
 
+def condense(lines: t.Iterable[str]) -> t.List[str]:
+    """A log without the frames of the server, and with a traceback that every worker wrote only once: there is room for the cause."""
+    kept: t.List[str] = []
+    block: t.List[str] = []
+    seen: t.Set[t.Tuple[str, ...]] = set()
+    servers = False
+    for line in lines:
+        if line.startswith("Traceback "):
+            block, servers = [line], False
+        elif block and line.startswith(" "):
+            if line.startswith('  File "'):
+                servers = NOT_THE_APPS.match(line) is not None
+            if not servers:
+                block.append(line)
+        elif block:
+            block.append(line)
+            if tuple(block) not in seen:
+                kept += block
+            seen.add(tuple(block))
+            block = []
+        else:
+            kept.append(line)
+    return kept + block
+
+
 def last_words(layout: Layout, slot: str, release: str, since: float, before: Cursor) -> t.List[str]:
     """What the application in a slot said since a moment: its error log from the cursor on, and its unit's journal."""
     lines: t.List[str] = []
@@ -64,7 +92,7 @@ def last_words(layout: Layout, slot: str, release: str, since: float, before: Cu
                 end = stream.seek(0, os.SEEK_END)
                 begin = before.get(path, 0)
                 stream.seek(max(begin if begin <= end else 0, end - READ))
-                lines += stream.read().decode("utf-8", errors="replace").splitlines()[-LINES:]
+                lines += condense(stream.read().decode("utf-8", errors="replace").splitlines())[-LINES:]
         except OSError:
             continue
     lines += _systemd.journal(layout.service_unit(slot), since, LINES)

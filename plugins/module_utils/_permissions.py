@@ -509,7 +509,7 @@ def in_parallel(shares: t.Sequence[t.Any], work: t.Callable[[t.Iterable[t.Any]],
     queue, feed = os.pipe()
     os.write(feed, b"".join(number.to_bytes(2, "big") for number in range(len(shares))))
     os.close(feed)
-    children = [_fork(queue, shares, work) for _ in range(workers)]
+    children = [_fork(queue, shares, work) for _worker in range(workers)]
     os.close(queue)
     answers = [_answer_of(*child) for child in children]
     for answer in answers:

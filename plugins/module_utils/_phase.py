@@ -59,7 +59,8 @@ def hold(options: _runner.Options, phase: str) -> t.Iterator[None]:
             yield
     except BaseException as error:
         result = "failed"
-        more = {"error": error.what if isinstance(error, Failure) else repr(error)}
+        # The rest is the application's log, which is kept elsewhere.
+        more = {"error": error.what.splitlines()[0] if isinstance(error, Failure) else repr(error)}
         raise
     finally:
         subject = {"release": options["release"]} if options.get("release") else {}

@@ -115,6 +115,8 @@ class Stage:
         if known is not None:
             manifest = Manifest(**{**vars(manifest), "previous": known.previous, "committed": known.committed, "history": known.history})
         _manifest.save(building, manifest)
+        # Once for the whole tree, before it counts as staged: nothing in it was made durable one by one.
+        _command.must(["sync", "--file-system", building], "The release could not be written to the disk")
         if os.path.lexists(final):
             os.rename(final, layout.release(f".removing-{release}-{options['run']}"))
         os.rename(building, final)

@@ -132,7 +132,8 @@ def _make_parents(directory: bytes, name: bytes, made: t.Set[bytes]) -> None:
 
 def _write(tar: tarfile.TarFile, info: tarfile.TarInfo, where: bytes, mode: int) -> str:
     source = tar.extractfile(info)
-    assert source is not None  # it is None for members that are no files
+    if source is None:  # as it is for members that are no files, which do not come here
+        raise tarfile.ExtractError(f"{info.name} is no file")
     content = hashlib.sha256()
     handle = os.open(where, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
     with os.fdopen(handle, "wb", buffering=0) as target:

@@ -140,7 +140,7 @@ def _record(path: str) -> t.Iterator[tuple[str, str]]:
         with open(path, encoding="utf-8", errors="replace", newline="") as stream:
             for row in csv.reader(stream):
                 if row and row[0]:
-                    method, _, code = (row[1] if len(row) > 1 else "").partition("=")
+                    method, _equals, code = (row[1] if len(row) > 1 else "").partition("=")
                     digest = base64.urlsafe_b64decode(code + "=" * (-len(code) % 4)).hex() if method == "sha256" else ""
                     yield row[0], digest
     except (OSError, ValueError):

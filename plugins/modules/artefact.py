@@ -27,7 +27,8 @@ options:
   source:
     description:
       - Where the app comes from. Text is a Git URL, or the path of a directory, an archive (C(.tar.gz), C(.tgz), C(.tar), C(.zip)),
-        a wheel or a bare Git repository. A relative path begins in the directory where C(ansible-playbook) was started.
+        a wheel or a Git repository (bare, or a checkout, of which the commit that the version names is taken). A relative path begins
+        in the directory where C(ansible-playbook) was started.
       - A mapping says which it is, with exactly one of the keys V(git), V(directory), V(archive) and V(wheel). Beside V(git), V(ref) may
         name a branch, a tag or a commit. Beside V(git) and V(archive), V(subdirectory) may name the directory that is deployed.
       - Credentials in an C(https) URL are given to Git through its environment only. They are in no process's arguments, in no file of

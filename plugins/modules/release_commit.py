@@ -21,6 +21,10 @@ extends_documentation_fragment:
   - bulletproof.deploy.app
   - bulletproof.deploy.app.run
 options:
+  release:
+    description: The release that the run switched to.
+    type: str
+    required: true
   keep:
     description: How many good releases to keep. The live one and the one that a rollback goes to are always kept.
     type: int
@@ -33,6 +37,7 @@ EXAMPLES = r"""
     app: shop
     root: /opt/shop
     run: 20260102T030405-1a2b3c
+    release: 1.4.2-0123456789ab
     keep: 5
 """
 
@@ -72,20 +77,20 @@ class Commit:
     def read(self, options: Options) -> _state.State:
         layout = _phase.layout_of(options)
         state = _state.load(layout)
-        if state.way_back is None and state.live is not None and state.live.run == options["run"]:
-            return state
-        if not state.armed_by(options["run"]):
+        committed = state.way_back is None and state.live is not None and state.live.release == options["release"]
+        if not committed and not state.armed_by(options["run"]):
             serves = state.live.release if state.live else "nothing"
             raise Failure(
-                f"Nothing of run {options['run']} is on trial on this host: it has gone back and serves {serves}.",
+                f"Release {options['release']} is not on trial on this host any more: it has gone back and serves {serves}.",
                 fix=f"Read {layout.audit_log}, then deploy again.",
             )
         return state
 
     def plan(self, options: Options, state: _state.State) -> t.List[Change]:
         layout = _phase.layout_of(options)
+        unlock = Change("lock", options["run"], None, partial(_lock.free, layout, options["run"]))
         if state.way_back is None or state.live is None:
-            return []
+            return [unlock]
         before, live = state.way_back.position, state.live
         history = {} if state.way_back.rollback else {"committed": live.since, "previous": before.release if before else ""}
         changes = [
@@ -100,8 +105,7 @@ class Commit:
         if before is not None and before.slot != live.slot:
             changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before.slot)))
         changes.append(Change("releases", None, f"at most {options['keep']} good ones", partial(self._prune, options)))
-        changes.append(Change("lock", options["run"], None, partial(_lock.free, layout, options["run"])))
-        return changes
+        return [*changes, unlock]
 
     def _prune(self, options: Options) -> None:
         pruned = _prune.prune(_phase.layout_of(options), options["keep"])
@@ -113,7 +117,10 @@ class Commit:
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={**_phase.RUN, "keep": {"type": "int", "default": 5}}, supports_check_mode=True)
+    module = AnsibleModule(
+        argument_spec={**_phase.RUN, "release": {"type": "str", "required": True}, "keep": {"type": "int", "default": 5}},
+        supports_check_mode=True,
+    )
     commit = Commit()
     _phase.run(module, "commit", commit.read, commit.plan, commit.report)
 

@@ -19,7 +19,7 @@ description:
   - When anything of this fails, the module itself goes back before it returns. When the module, the connection or the controller dies, a
     systemd timer on the host goes back at the end of the lease.
   - The release is on trial until M(bulletproof.deploy.release_commit) commits it.
-  - Doing it for what is live and committed already changes nothing.
+  - Doing it for what is live and committed already changes nothing, unless O(again=true).
 extends_documentation_fragment:
   - bulletproof.deploy.app
   - bulletproof.deploy.app.run
@@ -39,6 +39,10 @@ options:
   version:
     description: With O(back=true), the version (or release id) to go back to.
     type: str
+  again:
+    description: Switch even if the release is live already, because it is not healthy, or because its unit has changed.
+    type: bool
+    default: false
   slots:
     description:
       - The slots of the strategy. One slot, V([main]), is restarted in place behind its socket. Of two, V([blue, green]), the idle one is started.
@@ -136,7 +140,7 @@ class Switch:
         layout = _phase.layout_of(options)
         live = observed.state.live
         wanted = choose(options, observed, self.dry)
-        if observed.settled and live is not None and live.release == wanted.release:
+        if observed.settled and live is not None and live.release == wanted.release and not options["again"]:
             self.target = live
             return []
         target = Position(
@@ -244,6 +248,7 @@ def main() -> None:
             "release": {"type": "str"},
             "back": {"type": "bool", "default": False},
             "version": {"type": "str"},
+            "again": {"type": "bool", "default": False},
             "slots": {"type": "list", "elements": "str", "default": ["blue", "green"]},
         },
         required_if=[("back", False, ["release"])],

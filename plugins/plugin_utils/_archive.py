@@ -172,7 +172,8 @@ def _take_tar_member(tar: tarfile.TarFile, info: tarfile.TarInfo, members: _Memb
             raise members.refuse(info.name, f"is a hard link to {shown(info.linkname)}, which is no file before it in the tree")
     else:
         content = tar.extractfile(info)
-        assert content is not None  # it is None for members that are no files
+        if content is None:  # as it is for members that are no files
+            raise members.refuse(info.name, "is no file")
         spool.add_file(path, executable, content, info.size)
 
 

@@ -37,9 +37,14 @@ PLAYBOOK_VARIABLES = frozenset(
     }
 )
 
+
+def _text(value: t.Any) -> str:
+    return str(value) if isinstance(value, int) and not isinstance(value, bool) else check_type_str(value, allow_conversion=False)
+
+
 KINDS: t.Mapping[str, t.Tuple[str, t.Callable[[t.Any], t.Any]]] = {
     "int": ("a whole number", check_type_int),
-    "str": ("text", lambda value: check_type_str(value, allow_conversion=False) if not isinstance(value, (int, float)) else str(value)),
+    "str": ("text (a number in quotes: YAML would make 1.1 of 1.10)", _text),
     "path": ("a path", lambda value: check_type_str(value, allow_conversion=False)),
     "bool": ("true or false", check_type_bool),
     "list": ("a list", check_type_list),
@@ -168,7 +173,7 @@ def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) ->
             continue
         value, allowed = _convert(name, option, value)
         declared[name] = value
-        if name in RULES and (allowed is not None or not RULES[name][1](value)):
+        if name in RULES and not isinstance(value, float) and (allowed is not None or not RULES[name][1](value)):
             allowed = RULES[name][0]
         if allowed is not None:
             mistakes.append(f"{name}: found {show(name, value)}; allowed: {allowed}.")

@@ -258,21 +258,21 @@ class Mirror:
                 env=self._environment(False),
                 start_new_session=True,
             )
-        assert process.stdout is not None  # it is a pipe
+        answers = t.cast(t.IO[bytes], process.stdout)
         timer = threading.Timer(self._timeout, process.kill)
         timer.start()
         try:
             for position, name in enumerate(objects):
-                header = process.stdout.readline().split()
+                header = answers.readline().split()
                 if len(header) != 3:
                     raise EOFError(f"git has no object {name}")
-                take(position, process.stdout, int(header[2]))
-                process.stdout.read(1)
+                take(position, answers, int(header[2]))
+                answers.read(1)
         except EOFError as error:
             raise Failure(f"The Git mirror {self._path} is damaged: {error}.", fix=f"Remove {self._path}; it is fetched again.") from None
         finally:
             timer.cancel()
-            process.stdout.close()
+            answers.close()
             process.kill()
             process.wait()
 

@@ -102,7 +102,9 @@ def _detect(value: str) -> Source:
     path = _local(value)
     if value.endswith(_archive.SUFFIXES) and not os.path.isdir(path):
         return Source("archive", value)
-    if os.path.isfile(os.path.join(path, "HEAD")) and os.path.isdir(os.path.join(path, "objects")):
+    bare = os.path.isfile(os.path.join(path, "HEAD")) and os.path.isdir(os.path.join(path, "objects"))
+    # In a checkout, too, the version names a commit: a work tree under some version's name would not be that version.
+    if bare or os.path.exists(os.path.join(path, ".git")):
         return Source("git", value)
     return Source("directory", value)
 

@@ -49,7 +49,7 @@ class Played:
     def recap(self, host: str) -> dict[str, int]:
         """The numbers of the play recap for a host: ok, changed, unreachable, failed, …"""
         line = next(line for line in reversed(self.output.splitlines()) if line.startswith(host) and "ok=" in line)
-        return {name: int(number) for name, _, number in (part.partition("=") for part in line.split() if "=" in part)}
+        return {part.split("=")[0]: int(part.split("=")[1]) for part in line.split() if "=" in part}
 
 
 class Project:

@@ -57,14 +57,14 @@ def test_excluding_makes_another_artefact(make: t.Callable[..., Built], app: Pat
 
 def test_a_pattern_that_matches_nothing_is_told_with_what_comes_near(make: t.Callable[..., Built], app: Path) -> None:
     commit = commit_all(app)
-    for source in (str(app), {"git": str(app), "ref": commit}):
+    for source in ({"directory": str(app)}, {"git": str(app), "ref": commit}):
         with pytest.raises(Failure, match=r"'lib/deep/c.py' matches nothing.*lib/deep/b.py"):
             make(source, exclude=["app.py", "lib/deep/c.py"])
 
 
 def test_a_pattern_inside_of_what_another_one_leaves_out_is_no_mistake(make: t.Callable[..., Built], app: Path) -> None:
     commit = commit_all(app)
-    for source in (str(app), {"git": str(app), "ref": commit}):
+    for source in ({"directory": str(app)}, {"git": str(app), "ref": commit}):
         assert make(source, exclude=["lib/", "lib/deep/b.py", "__pycache__/", "*.pyc"]).artefact.paths[-1] == "run"
 
 
@@ -72,7 +72,7 @@ def test_what_is_never_part_of_a_directory(make: t.Callable[..., Built], app: Pa
     clean = make(str(app)).artefact.digest
     commit_all(app)
     plant(app, {"lib/__pycache__/a.pyc": "x", "old.pyc": "x", ".venv/bin/python": "-> /usr/bin/python3", "sub/.git/HEAD": "x"})
-    assert make(str(app)).artefact.digest == clean
+    assert make({"directory": str(app)}).artefact.digest == clean
 
 
 def test_excluding_everything(make: t.Callable[..., Built], app: Path) -> None:
