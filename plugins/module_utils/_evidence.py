@@ -95,6 +95,6 @@ def last_words(layout: Layout, slot: str, release: str, since: float, before: Cu
                 lines += condense(stream.read().decode("utf-8", errors="replace").splitlines())[-LINES:]
         except OSError:
             continue
-    lines += _systemd.journal(layout.service_unit(slot), since, LINES)
+    lines += condense(_systemd.journal(layout.service_unit(slot), since, LINES))
     secrets = secrets_of(layout, release)
     return [redact(line, secrets)[:LONGEST] for line in lines if line.strip(" ^~")][-2 * LINES :]

@@ -1,0 +1,50 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The application's last words have room for the cause."""
+
+from __future__ import annotations
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils._evidence import condense
+
+GUNICORN = "/opt/shop/releases/1/.release/venv/lib/python3.11/site-packages/gunicorn"
+
+
+def crash(worker: int, cause: str) -> list[str]:
+    return f"""\
+[{worker}] [ERROR] Exception in worker process
+Traceback (most recent call last):
+  File "{GUNICORN}/arbiter.py", line 608, in spawn_worker
+    worker.init_process()
+  File "<frozen importlib._bootstrap>", line 1206, in _gcd_import
+  File "/opt/shop/releases/1/shop/wsgi.py", line 11, in <module>
+    app = create_app()
+          ^^^^^^^^^^^^
+RuntimeError: {cause}
+[{worker}] [INFO] Worker exiting""".splitlines()
+
+
+def test_frames_of_the_server_give_way_and_those_of_the_app_stay():
+    assert condense(crash(1, "no metrics")) == [
+        "[1] [ERROR] Exception in worker process",
+        "Traceback (most recent call last):",
+        '  File "/opt/shop/releases/1/shop/wsgi.py", line 11, in <module>',
+        "    app = create_app()",
+        "          ^^^^^^^^^^^^",
+        "RuntimeError: no metrics",
+        "[1] [INFO] Worker exiting",
+    ]
+
+
+def test_what_every_worker_wrote_is_there_once():
+    told = condense([*crash(1, "no metrics"), *crash(2, "no metrics"), *crash(3, "no disk")])
+    assert [line for line in told if line.startswith("RuntimeError")] == ["RuntimeError: no metrics", "RuntimeError: no disk"]
+    assert len([line for line in told if "Exception in worker" in line]) == 3
+
+
+def test_a_traceback_that_was_cut_off_stays():
+    assert condense(["Traceback (most recent call last):", '  File "/opt/shop/x.py", line 1']) == [
+        "Traceback (most recent call last):",
+        '  File "/opt/shop/x.py", line 1',
+    ]
