@@ -1,0 +1,72 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Users, while something is done to the app."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+import typing as t
+from collections.abc import Iterator, Mapping
+
+from e2e.apps import App
+from lab import load
+from lab.hosts import Host
+
+RATE = 100
+
+
+class Traffic:
+    """What became of the requests, once the block has ended."""
+
+    def __init__(self) -> None:
+        self.report: dict[str, t.Any] = {}
+        self.outcomes: list[load.Outcome] = []
+
+    @property
+    def errors(self) -> int:
+        """Answers that the app itself gave, and that say that it failed."""
+        return sum(outcome.status >= 500 and not outcome.lost for outcome in self.outcomes)
+
+    def versions(self) -> list[str]:
+        """The versions that answered, in the order in which they were first seen."""
+        return list(self.report["versions"])
+
+    def returned(self, before: str, after: str) -> list[load.Outcome]:
+        """Requests that were due after the first answer of one version and still got the version before it."""
+        first = min(outcome.ended for outcome in self.outcomes if outcome.version == after)
+        return [outcome for outcome in self.outcomes if outcome.version == before and outcome.due > first]
+
+
+@contextlib.contextmanager
+def under_load(
+    app: App,
+    what: str,
+    *,
+    host: Host | None = None,
+    rate: float = RATE,
+    kinds: Mapping[str, float] = load.DEFAULT_KINDS,
+    before: float = 1.0,
+    after: float = 1.0,
+) -> Iterator[Traffic]:
+    """Send requests of mixed kinds while the block runs, and fail when one of them is lost.
+
+    :param before: Seconds of load before the block begins.
+    :param after: Seconds of load after it has ended.
+    """
+    traffic = Traffic()
+    with load.Running(app.url(host), rate=rate, kinds=kinds) as running:
+        time.sleep(before)
+        yield traffic
+        time.sleep(after)
+        with_versions = running.outcomes()
+    traffic.report, traffic.outcomes = running.report, with_versions
+    report = traffic.report
+    print(
+        f"{what}: {report['sent']} requests at {report['rate']}/s, {report['lost']} lost, {traffic.errors} errors of the app, "
+        f"longest gap {report['longest_gap'] * 1000:.0f} ms, slowest {report['latency'].get('max', 0):.2f} s, versions {traffic.versions()}"
+    )
+    assert report["sent"] > rate * (before + after) / 2, report
+    assert report["lost"] == 0, report["losses"]
