@@ -20,7 +20,9 @@ READ = 64 * 1024
 SECRET_AT_LEAST = 8
 
 # Where a traceback goes through the server and the import machinery it says nothing about the app.
-NOT_THE_APPS = re.compile(r'  File "(?:<frozen importlib|.*/(?:importlib/__init__\.py|bin/gunicorn|site-packages/(?:gunicorn|uvicorn)/.*)")')
+NOT_THE_APPS = re.compile(
+    r'  File "(?:<frozen importlib|.*/(?:importlib/__init__\.py|bin/gunicorn|site-packages/(?:gunicorn|uvicorn)/.*)")'
+)
 
 Cursor = t.Dict[str, int]
 
