@@ -62,7 +62,7 @@ e2e: env ## whole deployments on lab hosts, under load and with faults
 test: env ## everything above, in order
 	@.ci/steps lint sanity unit molecule e2e
 
-demo: env ## deploy a small application, update it, break it, roll it back
+demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py
 
 bench: env ## compare with a shell script, pyinfra and Capistrano
