@@ -1,0 +1,65 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One host and one shop for each worker of pytest-xdist, so that no fault meets another test."""
+
+from __future__ import annotations
+
+import os
+import random
+import sys
+
+import pytest
+from fault.world import Shop
+from lab import up
+from lab.deployment import REPOSITORY
+
+sys.path.insert(0, str(REPOSITORY / "examples"))
+
+
+def pytest_addoption(parser):
+    parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
+    parser.addoption("--fault-seed", type=int, help="the seed of the sample")
+
+
+def pytest_configure(config):
+    # Set once, before the workers get their options: all of them have to choose the same sample.
+    if config.option.fault_seed is None:
+        config.option.fault_seed = random.randrange(10000)
+
+
+def pytest_report_header(config):
+    return "faults: all" if config.option.matrix else f"faults: a sample, --fault-seed={config.option.fault_seed}"
+
+
+@pytest.fixture(scope="session")
+def repository(tmp_path_factory):
+    from versions import make_repository
+
+    path = tmp_path_factory.mktemp("repository") / "shop"
+    make_repository(path)
+    return path
+
+
+@pytest.fixture(scope="session")
+def host():
+    """This worker's host, made anew: what an earlier run has left must not help."""
+    return up([f"fault-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}"], fresh=True)[0]
+
+
+@pytest.fixture(scope="session")
+def deployed(tmp_path_factory, host, repository):
+    shop = Shop(tmp_path_factory.mktemp("shop"), host, repository)
+    shop.deploy("1.0.0")
+    shop.deploy("1.1.0")
+    return shop
+
+
+@pytest.fixture
+def shop(deployed):
+    """The shop, well. Whatever a test did to it, the test has to end with it well again, without help."""
+    yield deployed
+    assert not deployed.armed
+    assert not deployed.json("lock")
+    deployed.serving()
