@@ -53,7 +53,7 @@ def expire(layout: Layout) -> None:
     with exclusive(layout.private, "host", PATIENCE):
         state = _state.load(layout)
         if state.way_back is None:
-            _systemd.stop([layout.safety_net_timer], wait=False)
+            _systemd.stop([layout.safety_net_timer])
             return
         why = lease_ended(layout, state, time.time())
         if why is not None:

@@ -66,9 +66,9 @@ def restart(unit: str, timeout: float) -> None:
     must(["systemctl", "restart", unit], f"{unit} does not restart", timeout=timeout)
 
 
-def stop(units: t.Sequence[str], wait: bool, timeout: float = 120) -> None:
-    """:param wait: False lets the units finish their requests while the caller goes on."""
-    must(["systemctl", "stop", *([] if wait else ["--no-block"]), *units], f"{units[0]} does not stop", timeout=timeout)
+def stop(units: t.Sequence[str]) -> None:
+    """Let units end, in their own time: the caller goes on while they finish their requests."""
+    must(["systemctl", "stop", "--no-block", *units], f"{units[0]} does not stop")
 
 
 def journal(unit: str, since: float, lines: int) -> t.List[str]:

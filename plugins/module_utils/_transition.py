@@ -26,6 +26,9 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._state import P
 # systemd has its own, shorter limits for starting and stopping (TimeoutStartSec, TimeoutStopSec): this one only ends a systemctl that hangs.
 SYSTEMCTL = 300.0
 
+# How long a slot may take to come to the end of its queue. A release that hangs would never.
+DRAIN = 2.0
+
 
 def release_target(release: str) -> str:
     return os.path.join("..", "releases", release)
@@ -68,9 +71,17 @@ def flip(layout: Layout, position: Position) -> None:
     replace_link(layout.current, os.path.join("releases", position.release))
 
 
-def retire(layout: Layout, slot: str, wait: bool = False) -> None:
-    """Let a slot finish its requests and end."""
-    _systemd.stop([layout.service_unit(slot), layout.socket_unit(slot)], wait=wait)
+def retire(layout: Layout, position: Position) -> None:
+    """Let a slot that no new request is sent to finish those that it has, and end.
+
+    With its socket unit goes the kernel's queue of connections that nobody has accepted yet. The queue is first in, first out: once a
+    request of our own has been answered, it holds none from before.
+    """
+    service = layout.service_unit(position.slot)
+    manifest = _manifest.load(layout, position.release)
+    if manifest is not None and not _systemd.show(service).crashed:
+        run_checks([{"type": "http", "unix_socket": layout.socket(position.slot), "path": manifest.health["path"], "timeout": DRAIN}])
+    _systemd.stop([service, layout.socket_unit(position.slot)])
 
 
 def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
@@ -94,7 +105,7 @@ def arm(layout: Layout, run: str, target: Position, rollback: bool) -> None:
 def disarm(layout: Layout) -> None:
     """The commit: from here on the host believes in what it serves."""
     _state.save(layout, _state.load(layout).commit())
-    _systemd.stop([layout.safety_net_timer], wait=False)
+    _systemd.stop([layout.safety_net_timer])
 
 
 def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Position]:
@@ -118,13 +129,13 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(link)
     if abandoned is not None and (target is None or abandoned.slot != target.slot):
-        retire(layout, abandoned.slot)
+        retire(layout, abandoned)
     if abandoned is not None and (target is None or abandoned.release != target.release):
         manifest = _manifest.load(layout, abandoned.release)
         if manifest is not None:
             _manifest.mark(layout, abandoned.release, "bad" if blame else "good" if manifest.committed else "staged", run, why)
     _state.save(layout, _state.State(live=target))
-    _systemd.stop([layout.safety_net_timer], wait=False)
+    _systemd.stop([layout.safety_net_timer])
     return target
 
 

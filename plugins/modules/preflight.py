@@ -186,7 +186,11 @@ def proxy(options: _runner.Options) -> t.Iterator[Finding]:
 
 def dotenv(layout: Layout) -> t.Iterator[Finding]:
     path = os.path.join(layout.shared, ".env")
-    if os.path.exists(path) and os.stat(path).st_mode & 0o077:
+    if os.path.islink(path):
+        yield finding(
+            path, f"a link to {os.readlink(path)}", "a file: systemd reads it as root, whatever it points to", f"Replace {path} by a file."
+        )
+    elif os.path.exists(path) and os.stat(path).st_mode & 0o077:
         yield finding(path, f"mode {os.stat(path).st_mode & 0o777:04o}: others can read the secrets", "0600", f"chmod 600 {path}")
 
 

@@ -103,7 +103,7 @@ class Commit:
             ),
         ]
         if before is not None and before.slot != live.slot:
-            changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before.slot)))
+            changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before)))
         changes.append(Change("releases", None, f"at most {options['keep']} good ones", partial(self._prune, options)))
         return [*changes, unlock]
 
