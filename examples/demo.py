@@ -26,6 +26,7 @@ REPOSITORY = HERE.parent
 sys.path[:0] = [str(REPOSITORY / "tests"), str(HERE)]
 
 import versions  # noqa: E402
+import yaml  # noqa: E402
 
 import lab  # noqa: E402
 from lab.deployment import SHOP, Played, Project  # noqa: E402
@@ -73,8 +74,8 @@ class Demo:
         self.host.run(["sh", "-c", FORGET], check=False)
         shutil.rmtree(PLACE, ignore_errors=True)
         versions.make_repository(PLACE / "shop")
-        declaration = {**SHOP, "app_source": {"git": str(PLACE / "shop")}, "app_watch": WATCH}
-        self.project = Project(PLACE / "project", [self.host], declaration)
+        self.declaration = {**SHOP, "app_source": {"git": str(PLACE / "shop")}, "app_watch": WATCH}
+        self.project = Project(PLACE / "project", [self.host], self.declaration)
         self.url = f"http://{self.host.address}/"
         self.steps: list[Step] = []
 
@@ -84,9 +85,8 @@ class Demo:
         :param expect: The version that has to answer afterwards.
         :param good: Whether the playbook has to succeed.
         """
-        print(f"\n{len(self.steps) + 1}. {title}\n")
-        command = self.project.command(playbook, *arguments)
-        print("   $ " + shlex.join([Path(command[0]).name, *command[1:]]))
+        print(f"\n\n{len(self.steps) + 1}. {title}\n", flush=True)
+        print(f"   $ {typed(self.project.command(playbook, *arguments))}")
         report: t.Mapping[str, t.Any] = {}
         if load:
             with Load(self.url, host_header=NAME, rate=RATE) as running:
@@ -121,23 +121,22 @@ class Demo:
         return played, running.log
 
     def _tell(self, step: Step, good: bool) -> None:
-        if not step.problems and not good:
-            print(f"   It failed, as it should, with exit status {step.played.rc}. What it says:\n")
-            for line in essence(step.played.output):
-                print(f"   | {line}")
-            print()
-        if not step.problems and good:
+        if step.played.ok and good:
             print(f"   Done in {step.played.seconds:.1f} s.")
+        elif not step.played.ok and not good:
+            print(f"   It ends with status {step.played.rc} after {step.played.seconds:.1f} s, as it should, and says:\n")
+            for line in essence(step.played.output):
+                print(f"     {line}")
+            print()
         if step.load:
-            gap = step.load["longest_gap"] * 1000
-            print(f"   {step.load['sent']} requests meanwhile, {step.load['lost']} lost; longest time without an answer {gap:.0f} ms.")
-        print(f"   {self.url} answers with version {step.answers}.")
+            print(f"   {step.load['sent']} requests meanwhile: {step.load['lost']} lost, longest time without an answer {gap(step)}.")
+        print(f"   {self.url} now answers with version {step.answers}.")
         for problem in step.problems:
             print(f"   NOT AS IT SHOULD BE: {problem}")
         if step.problems:
-            print(f"\n{step.played.output}")
             for loss in step.load.get("losses", []):
                 print(f"   lost: {loss}")
+            print(f"\n{step.played.output}")
 
     def version(self) -> str:
         """The version that answers a user now; why none does, otherwise."""
@@ -149,47 +148,60 @@ class Demo:
             return f"none ({error})"
 
     def summary(self) -> None:
-        print(f"\n{'':3}{'what':46} {'ended':>6} {'seconds':>8} {'requests':>9} {'lost':>5} {'gap':>8}   answers now")
+        print(f"\n\n   {'':36}{'ended':>7}{'took':>8}{'requests':>10}{'lost':>6}{'longest gap':>13}  answers now")
         for number, step in enumerate(self.steps, 1):
-            numbers = f"{'-':>9} {'-':>5} {'-':>8}"
-            if step.load:
-                numbers = f"{step.load['sent']:>9} {step.load['lost']:>5} {step.load['longest_gap'] * 1000:>5.0f} ms"
+            numbers = f"{step.load['sent']:>10}{step.load['lost']:>6}{gap(step):>13}" if step.load else f"{'-':>10}{'-':>6}{'-':>13}"
             ended = "ok" if step.played.ok else "failed"
-            print(f"{number:2} {step.title:46} {ended:>6} {step.played.seconds:>8.1f} {numbers}   {step.answers}")
-        project = relative(self.project.directory)
+            print(f"{number}. {step.title:36}{ended:>7}{step.played.seconds:>6.1f} s{numbers}  {step.answers}")
         print("\nWhere to look next\n")
+        lab_command = "PYTHONPATH=tests .venv/bin/python -m lab"
         for what, where in (
-            ("the declaration", f"{project}/app.yml"),
-            ("what each run said", f"{project}/*.log"),
-            ("what runs now", f"cd {project} && {relative(Path(sys.executable).parent, up=3)}/{shlex.join(self.status())}"),
-            ("the host itself", f"PYTHONPATH=tests .venv/bin/python -m lab ssh {HOST}"),
-            ("its audit log", f"PYTHONPATH=tests .venv/bin/python -m lab ssh {HOST} sudo cat /var/log/shop/deployment.log"),
-            ("remove the host", f"PYTHONPATH=tests .venv/bin/python -m lab down {HOST}"),
+            ("the declaration", shown(self.project.directory / "app.yml")),
+            *((f"what run {number} said", shown(step.log)) for number, step in enumerate(self.steps, 1)),
+            ("what runs where", f"cd {shown(self.project.directory)} && ../../../.venv/bin/{typed(self.project.command('status'))}"),
+            ("the host", f"{lab_command} ssh {HOST}"),
+            ("its audit log", f"{lab_command} ssh {HOST} sudo cat /var/log/shop/deployment.log"),
+            ("remove the host", f"{lab_command} down {HOST}"),
             ("your own app", "README.md"),
         ):
-            print(f"   {what:20} {where}")
-
-    def status(self) -> list[str]:
-        command = self.project.command("status")
-        return [Path(command[0]).name, *command[1:]]
+            print(f"   {what:17}{where}")
 
 
-def relative(path: Path, up: int = 0) -> str:
-    return "../" * up + str(path.relative_to(REPOSITORY))
+def gap(step: Step) -> str:
+    return f"{step.load['longest_gap'] * 1000:.0f} ms"
+
+
+def shown(path: Path) -> str:
+    """A path as a person would type it in the repository."""
+    return str(path.relative_to(REPOSITORY))
+
+
+def typed(command: t.Sequence[str]) -> str:
+    """A command as a person would type it, with the tools in PATH."""
+    return shlex.join([Path(command[0]).name, *command[1:]])
 
 
 def essence(output: str) -> list[str]:
-    return output.splitlines()[-60:]
+    """From the message of the task that failed: what went wrong, the application's own errors, and what the host serves now."""
+    result = re.search(r"^fatal: \[.*?FAILED! => *\n((?: .*\n|\n(?= ))*)", output, re.MULTILINE)
+    what, *rest = yaml.safe_load(result[1])["msg"].splitlines() if result else output.splitlines()[-10:]
+    errors = dict.fromkeys(line for line in rest if re.match(r"  [\w.]*(?:Error|Exception)\b", line))
+    return [what, *errors, *(line for line in rest if not line.startswith(" ") and not line.endswith(":"))]
 
 
 def main() -> int:
-    print("bulletproof.deploy: a small Flask application on a real systemd host, deployed over SSH.")
+    print("A small Flask application on a real systemd host, deployed over SSH.")
     demo = Demo()
-    new = lambda version: ("deploy", "-e", f"app_version={version}")  # noqa: E731
-    demo.step("First deploy: 1.0.0", *new("1.0.0"), expect="1.0.0", load=False)
-    demo.step("Update to 1.1.0, blue-green", *new("1.1.0"), expect="1.1.0")
-    demo.step(f"A broken version: {BROKEN}", *new(BROKEN), expect="1.1.0", good=False)
-    demo.step("Roll back", "rollback", expect="1.0.0")
+    declaration = yaml.safe_dump(dict(demo.declaration), sort_keys=False, width=120)
+    print(f"The host is {HOST}, {demo.host.address}. The application is declared in {shown(demo.project.directory)}/app.yml:\n")
+    print("".join(f"     {line}\n" for line in declaration.splitlines()), end="")
+    print(
+        f"\nThe commands are typed in {shown(demo.project.directory)}. Under load means {RATE} requests per second: keep-alive, new, slow, POST."
+    )
+    demo.step("First deploy", "deploy", "-e", "app_version=1.0.0", expect="1.0.0", load=False)
+    demo.step("Blue-green update, under load", "deploy", "-e", "app_version=1.1.0", expect="1.1.0")
+    demo.step("A version that crashes, under load", "deploy", "-e", f"app_version={BROKEN}", expect="1.1.0", good=False)
+    demo.step("Rollback, under load", "rollback", expect="1.0.0")
     demo.summary()
     return 1 if any(step.problems for step in demo.steps) else 0
 
