@@ -78,7 +78,7 @@ def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -
     unit, workers = _process(layout, manifest, slot)
     return [{**check, **hold, "deadline": 0} for check in asks] + [
         {**unit, **hold, "tolerate": 0, "steady": True},
-        {**workers, **hold},
+        {**workers, **hold, "max_replaced": manifest.health["replaced"]},
     ]
 
 

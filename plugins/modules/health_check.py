@@ -178,6 +178,12 @@ options:
       exact:
         description: Type V(process_count). How many processes there have to be.
         type: int
+      max_replaced:
+        description:
+          - Type V(process_count). How many of the counted processes of O(checks[].unit) may have ended and been replaced by others since
+            the check first was good; for use with O(checks[].hold). It finds a worker that crashes again and again, and yet is there
+            whenever one looks.
+        type: int
       min_free_mb:
         description: Type V(disk). MiB that have to be free for an ordinary account.
         type: float

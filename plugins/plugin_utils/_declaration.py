@@ -98,6 +98,7 @@ RULES: t.Mapping[str, Rule] = {
     "app_server_names": _each(r"[A-Za-z0-9_.*~^$()\[\]|\\-]+", "host names"),
     "app_listen": _between(1, 65535),
     "app_watch": _between(0, 3600),
+    "app_watch_replaced": _between(0, 1000),
     "app_keep": _between(1, 1000),
     "app_lease": _between(10, 86400),
     "app_lock_wait": _between(0, 86400),
@@ -218,5 +219,6 @@ def health(declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         "timeout": declared["app_health_timeout"],
         "start_timeout": declared["app_start_timeout"],
         "workers": declared["app_workers"],
+        "replaced": declared["app_watch_replaced"],
         "url": f"http://127.0.0.1:{declared['app_listen']}{declared['app_health_path']}" if declared["app_proxy"] == "nginx" else "",
     }

@@ -40,6 +40,8 @@ def _mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
         yield "of: it goes with unit"
     if "user" in given and "pattern" not in given:
         yield "user: it goes with pattern"
+    if "max_replaced" in given and "unit" not in given:
+        yield "max_replaced: it goes with unit"
     if not given & set(BOUNDS):
         yield "min, max, exact: found none, allowed: exact, or min, or max, or both of these"
     if "exact" in given and given & {"min", "max"}:
@@ -66,8 +68,20 @@ def _attempt(options: Options, timeout: float, memory: Memory) -> Answer:
         what = f"processes whose command line matches {shown(options['pattern'])}"
         what += f" of {options['user']}" if options["user"] else ""
     found = {"count": len(pids), "pids": pids}
-    fits = _fits(len(pids), options)
-    return Answer(PASS if fits else FAIL, f"There are {len(pids)} {what}, expected {_range(options)}.", found, expected)
+    if not _fits(len(pids), options):
+        return Answer(FAIL, f"There are {len(pids)} {what}, expected {_range(options)}.", found, expected)
+    replaced = _replaced(pids, memory)
+    if options["max_replaced"] is not None and replaced > options["max_replaced"]:
+        evidence = f"{replaced} of the {what} have ended and were replaced, expected at most {options['max_replaced']}."
+        return Answer(FAIL, evidence, {**found, "replaced": replaced}, {**expected, "max_replaced": options["max_replaced"]})
+    return Answer(PASS, f"There are {len(pids)} {what}, expected {_range(options)}.", found, expected)
+
+
+def _replaced(pids: t.Sequence[int], memory: Memory) -> int:
+    """How many of those that were ever counted are gone; a crash loop goes through many, of which each count shows the newest only."""
+    seen = memory.setdefault("seen", set())
+    seen.update(pids)
+    return len(seen) - len(pids)
 
 
 def _of_unit(properties: t.Mapping[str, str], unit: str, of: str) -> t.List[int]:
@@ -148,6 +162,7 @@ CHECK = CheckType(
         "min": Option(WHOLE, minimum=0),
         "max": Option(WHOLE, minimum=0),
         "exact": Option(WHOLE, minimum=0),
+        "max_replaced": Option(WHOLE, minimum=0),
     },
     subject=_subject,
     attempt=_attempt,

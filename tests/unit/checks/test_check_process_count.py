@@ -10,11 +10,27 @@ import os
 import signal
 import subprocess
 import sys
+import threading
 import time
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine, processes
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+
+# A master that replaces a worker that has ended, as gunicorn does.
+CARING_MASTER = """
+import os, time
+def worker():
+    if os.fork() == 0:
+        time.sleep(60)
+        os._exit(0)
+for _ in range(3):
+    worker()
+print("ready", flush=True)
+while True:
+    os.wait()
+    worker()
+"""
 
 # A master that never looks after its workers, so that a dead one stays a zombie.
 MASTER = """
@@ -29,9 +45,10 @@ time.sleep(60)
 
 
 @pytest.fixture
-def master():
+def master(request):
     """A process with three children, in a session of its own."""
-    process = subprocess.Popen([sys.executable, "-c", MASTER, "canary-master"], stdout=subprocess.PIPE, start_new_session=True)
+    code = getattr(request, "param", MASTER)
+    process = subprocess.Popen([sys.executable, "-c", code, "canary-master"], stdout=subprocess.PIPE, start_new_session=True)
     process.stdout.readline()
     yield process
     os.killpg(process.pid, signal.SIGKILL)
@@ -54,7 +71,7 @@ def kill_a_worker(master):
     worker = next(each.pid for each in processes.everything() if each.parent == master.pid)
     os.kill(worker, signal.SIGKILL)
     give_up = time.monotonic() + 5
-    while processes.process(worker).lives and time.monotonic() < give_up:
+    while (each := processes.process(worker)) and each.lives and time.monotonic() < give_up:
         time.sleep(0.01)
 
 
@@ -63,6 +80,27 @@ def test_one_dead_worker_of_three_is_found_though_its_zombie_is_there(master, un
     kill_a_worker(master)
     verdict = check(type="process_count", unit="shop", exact=3)
     assert verdict.verdict == "fail" and "There are 2 child processes" in verdict.evidence and "exactly 3" in verdict.evidence
+
+
+@pytest.mark.parametrize("master", [CARING_MASTER], indirect=True)
+@pytest.mark.parametrize(
+    "deaths,allowed,verdict", [(0, 0, "pass"), (1, 0, "fail"), (1, 1, "pass"), (3, 1, "fail"), (3, 3, "pass"), (3, None, "pass")]
+)
+def test_workers_that_were_replaced_are_counted_one_by_one(master, unit, check, deaths, allowed, verdict):
+    """Fails without the memory of every process that was ever counted: one worker that crashes three times is one new process each time."""
+
+    def crash():
+        for _ in range(deaths):
+            time.sleep(0.2)
+            kill_a_worker(master)
+
+    crashing = threading.Thread(target=crash)
+    crashing.start()
+    found = check(type="process_count", unit="shop", min=2, max_replaced=allowed, hold=1.5, interval=0.02, tolerate=1)
+    crashing.join()
+    assert found.verdict == verdict, found
+    if verdict == "fail":
+        assert f"expected at most {allowed}" in found.evidence
 
 
 @pytest.mark.parametrize(
@@ -128,6 +166,7 @@ def test_a_name_may_hold_anything(line):
         ({"unit": "x", "min": 3, "user": "x"}, "user: it goes with pattern"),
         ({"pattern": "x", "min": 3, "of": "all"}, "of: it goes with unit"),
         ({"pattern": "(", "min": 3}, "regular expression"),
+        ({"pattern": "x", "min": 3, "max_replaced": 1}, "max_replaced: it goes with unit"),
     ],
 )
 def test_mistakes(options, said):
