@@ -132,7 +132,7 @@ def python() -> t.Callable[..., subprocess.CompletedProcess[str]]:
 
     def run(code: str, *arguments: str, under: t.Sequence[str] = ()) -> subprocess.CompletedProcess[str]:
         command = [*under, sys.executable, "-c", code, *arguments]
-        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60)
+        return subprocess.run(command, capture_output=True, text=True, env=environment, timeout=60, check=False)
 
     return run
 

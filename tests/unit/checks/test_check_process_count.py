@@ -90,7 +90,7 @@ def test_workers_that_were_replaced_are_counted_one_by_one(master, unit, check, 
     """Fails without the memory of every process that was ever counted: one worker that crashes three times is one new process each time."""
 
     def crash():
-        for _ in range(deaths):
+        for _death in range(deaths):
             time.sleep(0.2)
             kill_a_worker(master)
 

@@ -140,7 +140,7 @@ def test_always_500(serve: Serve) -> None:
 @ONE_APP_WILL_DO
 def test_fails_from_third_request(serve: Serve) -> None:
     server = serve("1.2.0-fails-from-third-request")
-    statuses = [server.wait().status] + [server.ask("/").status for _ in range(4)]
+    statuses = [server.wait().status] + [server.ask("/").status for _request in range(4)]
     assert statuses == [200, 200, 500, 500, 500]
 
 

@@ -46,7 +46,7 @@ def test_every_behaviour_is_used_and_exists() -> None:
 
 
 def test_the_main_branch_holds_the_good_versions_and_is_checked_out(made: tuple[str, Path]) -> None:
-    _, repository = made
+    _commits, repository = made
     assert git(repository, "tag", "--merged", "main").splitlines() == ["1.0.0", "1.1.0", "2.0.0"]
     assert git(repository, "status", "--porcelain", "--branch") == "## main"
     assert (repository / "VERSION").read_text() == "2.0.0\n"

@@ -25,7 +25,7 @@ def run_module(*checks, check_mode=False, **options):
     arguments = {"ANSIBLE_MODULE_ARGS": {"checks": list(checks), "_ansible_check_mode": check_mode, **options}}
     command = [sys.executable, "-m", health_check.__name__]
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
-    done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, timeout=60, env=environment)
+    done = subprocess.run(command, input=json.dumps(arguments), capture_output=True, text=True, timeout=60, env=environment, check=False)
     return done.returncode, json.loads(done.stdout), done.stdout + done.stderr
 
 

@@ -419,7 +419,7 @@ def test_a_setuid_file_of_the_app_never_becomes_roots(place: Path) -> None:
 
 def test_a_tree_too_deep_to_be_anybodys_is_left_alone(place: Path) -> None:
     here = os.open(place / "tree", os.O_RDONLY)
-    for _ in range(permissions.DEEPEST + 5):
+    for _level in range(permissions.DEEPEST + 5):
         os.mkdir("d", dir_fd=here)
         below = os.open("d", os.O_RDONLY, dir_fd=here)
         os.close(here)

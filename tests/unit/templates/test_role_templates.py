@@ -72,7 +72,7 @@ def render(role: str, template: str, **overrides: t.Any) -> str:
     for part in ("defaults", "vars"):
         variables.update(yaml.safe_load((ROLES / role / part / "main.yml").read_text()))
     variables.update(overrides)
-    for _ in range(3):
+    for _time in range(3):
         variables = {
             key: value if isinstance(value, str) and "lookup(" in value else jinja.resolve(value, variables)
             for key, value in variables.items()

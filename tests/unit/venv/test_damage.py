@@ -134,7 +134,7 @@ def test_a_service_runs_on_in_the_damaged_one(host: Host, spec: Spec, environmen
         assert service.stdout.readline() == "up\n"
         file_in(environment, "beta/__init__.py").unlink()
         assert host.ensure(spec).how == "rebuilt"
-        said, _ = service.communicate("go on\n", timeout=10)
+        said, _nothing = service.communicate("go on\n", timeout=10)
     assert service.returncode == 0
     assert said.startswith(f"True {environment.path}/")
 
