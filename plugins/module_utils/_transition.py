@@ -92,7 +92,11 @@ def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.
     if wrong:
         said = f"Release {position.release} is not healthy in slot {position.slot}"
         reason = crashed()
-        raise Failure(f"{said}: {reason}." if reason else f"{said}: {summary(verdicts)}", verdicts=[verdict.as_dict() for verdict in wrong])
+        raise Failure(
+            f"{said}: {reason}." if reason else f"{said}: {summary(verdicts)}",
+            fix="Mend the release and deploy it again.",
+            verdicts=[verdict.as_dict() for verdict in wrong],
+        )
     return [verdict.as_dict() for verdict in verdicts]
 
 
