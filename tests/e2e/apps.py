@@ -24,7 +24,8 @@ for deploy in /opt/$1/.deploy; do
     app=$(basename "$(dirname "$deploy")")
     systemctl disable --quiet --now "$app-safety-net.timer" "$app-live.service"
     systemctl stop "$app@*.service" "$app@*.socket"
-    rm -rf "/opt/$app" "/run/$app" "/var/log/$app" /etc/systemd/system/"$app"[@-]*         "/etc/nginx/conf.d/$app.conf" "/etc/nginx/snippets/$app.conf" "/etc/logrotate.d/$app" "/etc/tmpfiles.d/$app.conf"
+    rm -rf "/opt/$app" "/run/$app" "/var/log/$app" /etc/systemd/system/"$app"[@-]*
+    rm -f "/etc/nginx/conf.d/$app.conf" "/etc/nginx/snippets/$app.conf" "/etc/logrotate.d/$app" "/etc/tmpfiles.d/$app.conf"
 done
 systemctl daemon-reload
 systemctl reset-failed

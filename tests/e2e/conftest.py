@@ -16,6 +16,7 @@ from pathlib import Path
 import pytest
 from ansible_collections.bulletproof.deploy.examples import versions
 from e2e.apps import App, forget
+
 from lab import hosts as lab_hosts
 from lab.deployment import COLLECTIONS, REPOSITORY
 from lab.hosts import Host

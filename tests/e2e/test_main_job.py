@@ -10,6 +10,7 @@ import pytest
 from e2e.apps import App
 from e2e.conftest import NewApp
 from e2e.traffic import under_load
+
 from lab.hosts import Host
 
 # Every name below the app's directory and systemd's, with type, mode, owner, time of change, target; and the content of every file.
@@ -67,11 +68,22 @@ def test_updates_and_rollbacks_lose_no_request(shop: App) -> None:
     assert shop.version() == "1.1.0"
     assert shop.manifests()[second]["previous"] == first
 
-    with under_load(shop, "rollback") as traffic:
+    shop.deploy("2.0.0")
+    with under_load(shop, "two rollbacks") as traffic:
         shop.roll_back()
-    assert traffic.versions() == ["1.1.0", "1.0.0"]
-    assert not traffic.returned("1.1.0", "1.0.0")
+        assert shop.live() == second
+        shop.roll_back()
+    assert traffic.versions() == ["2.0.0", "1.1.0", "1.0.0"]
+    assert not traffic.returned("2.0.0", "1.1.0") + traffic.returned("1.1.0", "1.0.0")
     assert shop.live() == first
+
+
+def test_a_rollback_from_the_first_release_is_refused(shop: App) -> None:
+    processes = shop.processes()
+    refused = shop.project.play("rollback")
+    assert not refused.ok
+    assert "What to do" in refused.output, refused.output
+    assert shop.processes() == processes
 
 
 def test_status_tells_what_is_served_and_what_could_be(shop: App) -> None:

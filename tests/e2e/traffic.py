@@ -12,6 +12,7 @@ import typing as t
 from collections.abc import Iterator, Mapping
 
 from e2e.apps import App
+
 from lab import load
 from lab.hosts import Host
 

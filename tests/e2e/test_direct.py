@@ -1,0 +1,48 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The direct strategy: one slot, restarted behind its socket. Requests wait; none is lost."""
+
+from __future__ import annotations
+
+from e2e.apps import App
+from e2e.conftest import NewApp
+from e2e.traffic import under_load
+
+from lab.hosts import Host
+
+
+def one_slot(shop: App) -> None:
+    assert list(shop.processes()) == [f"{shop.name}@main.service"]
+
+
+def test_direct_updates_and_rollbacks_lose_no_request(new_shop: NewApp, host: Host) -> None:
+    shop = new_shop("direct", [host], app_strategy="direct")
+    shop.deploy("1.0.0")
+    one_slot(shop)
+    with under_load(shop, "direct deploy") as traffic:
+        shop.deploy("1.1.0")
+    assert traffic.versions() == ["1.0.0", "1.1.0"]
+    assert not traffic.returned("1.0.0", "1.1.0")
+    one_slot(shop)
+    with under_load(shop, "direct rollback") as traffic:
+        shop.roll_back()
+    assert traffic.versions() == ["1.1.0", "1.0.0"]
+    assert not traffic.returned("1.1.0", "1.0.0")
+    assert shop.version() == "1.0.0"
+    one_slot(shop)
+
+
+def test_an_app_changes_its_strategy_without_losing_a_request(new_shop: NewApp, host: Host) -> None:
+    shop = new_shop("strategies", [host])
+    shop.project.must("blue_green", app_version="1.0.0")
+    assert list(shop.processes()) == ["strategies@blue.service"]
+    with under_load(shop, "blue-green to direct") as traffic:
+        shop.project.must("direct", app_version="1.1.0")
+    assert traffic.versions() == ["1.0.0", "1.1.0"]
+    one_slot(shop)
+    with under_load(shop, "direct to blue-green") as traffic:
+        shop.project.must("blue_green", app_version="2.0.0")
+    assert traffic.versions() == ["1.1.0", "2.0.0"]
+    assert list(shop.processes()) == ["strategies@blue.service"]

@@ -1,0 +1,80 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Two hosts: both move on, or both stay what they were."""
+
+from __future__ import annotations
+
+import pytest
+from e2e.apps import App
+from e2e.conftest import NewApp
+from e2e.traffic import under_load
+
+from lab.hosts import Host
+
+# A new release wants its database in another directory, which somebody has to make on every host first.
+ELSEWHERE = {"DATABASE_URL": "sqlite:////opt/pair/shared/elsewhere/shop.db"}
+
+
+@pytest.fixture(scope="module")
+def shop(new_shop: NewApp, two_hosts: list[Host]) -> App:
+    app = new_shop("pair", two_hosts)
+    app.deploy("1.0.0")
+    return app
+
+
+def make_elsewhere(host: Host) -> None:
+    host.run(["install", "-d", "-o", "www-data", "-g", "www-data", "-m", "0770", "/opt/pair/shared/elsewhere"])
+
+
+def both_as_before(shop: App, served: str) -> None:
+    for host in shop.hosts:
+        assert shop.version(host) == "1.0.0", host
+        assert shop.live(host) == served, host
+        assert shop.state(host)["way_back"] is None, host
+        assert not host.exists("/opt/pair/.deploy/lock.json"), host
+        assert len(shop.processes(host)) == 1, host
+
+
+def test_both_are_deployed(shop: App) -> None:
+    one, two = shop.hosts
+    assert shop.version(one) == shop.version(two) == "1.0.0"
+    assert shop.live(one) == shop.live(two)
+
+
+def test_a_release_that_cannot_start_on_one_host_is_served_by_none(shop: App) -> None:
+    served = shop.live()
+    make_elsewhere(shop.hosts[0])
+    played = shop.broken_deploy("1.1.0", app_environment=ELSEWHERE, app_start_timeout=5)
+    both_as_before(shop, served)
+    assert played.recap(shop.hosts[1].name)["failed"] == 1
+    # The host that was well is not to blame the release: it never saw it fail.
+    assert shop.state_of("1.1.0", shop.hosts[0]) == "staged"
+    assert shop.state_of("1.1.0", shop.hosts[1]) == "bad"
+
+
+def test_a_release_that_fails_on_one_host_after_the_switch_goes_back_on_both(shop: App) -> None:
+    served = shop.live()
+    well, ill = shop.hosts
+    for host in shop.hosts:
+        make_elsewhere(host)
+    with under_load(shop, "revert of the host that was well", host=well) as traffic:
+        deploy = shop.project.start("deploy", app_version="1.1.0", app_environment=ELSEWHERE, app_watch=30)
+        deploy.wait_for("TASK [Watch it]")
+        ill.run(["sh", "-c", "echo 'This is no database.' > /opt/pair/shared/elsewhere/shop.db"])
+        played = deploy.wait()
+    assert not played.ok
+    assert traffic.versions() == ["1.0.0", "1.1.0"]
+    assert shop.version(well) == "1.0.0"
+    both_as_before(shop, served)
+    assert played.output.count("This host serves") >= 2, played.output
+
+
+def test_both_go_back_on_request(shop: App) -> None:
+    first = shop.live()
+    shop.deploy("2.0.0")
+    for host in shop.hosts:
+        assert shop.version(host) == "2.0.0"
+    shop.roll_back()
+    both_as_before(shop, first)
