@@ -18,6 +18,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
+from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import as_failure
 
 # A switch holds the mutex for as long as it works. The timer looks again a few seconds later, so it need not wait long.
 PATIENCE = 3.0
@@ -42,9 +43,10 @@ def revert(layout: Layout, why: str) -> None:
     began = time.monotonic()
     try:
         back = _transition.go_back(layout, why, run, blame=False)
-    except Failure as failure:
+    except Exception as error:
+        failure = as_failure(error)
         _audit.append(layout, run, WHO, "revert", "failed", time.monotonic() - began, why=why, error=failure.what)
-        raise
+        raise failure from error
     _audit.append(layout, run, WHO, "revert", "ok", time.monotonic() - began, why=why, release=back.release if back else None)
 
 

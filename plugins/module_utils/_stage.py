@@ -151,6 +151,11 @@ class Stage:
             done = _command.run(import_command(layout, options), timeout=options["import_timeout"] + SYSTEMD_RUN_SLACK)
         if done.ok:
             return
+        if self.seconds["imports"] >= options["import_timeout"]:
+            raise Failure(
+                f"The entry point {options['entrypoint']} of release {options['release']} was not imported within {options['import_timeout']} s.",
+                fix="If it needs that long to start, raise app_start_timeout; otherwise look for what it waits for. Nothing was switched.",
+            )
         secrets = _evidence.secrets_of(layout, options["release"])
         said = _evidence.redact(done.stderr.strip() or done.stdout.strip(), secrets).splitlines()[-_evidence.LINES :]
         # systemd-run says how it went after the app has said why.
@@ -159,7 +164,7 @@ class Stage:
                 f"Release {options['release']} has no gunicorn in its virtual environment.",
                 fix="Add gunicorn to its requirements, or set app_extra_requirements: [gunicorn==23.0.0].",
             )
-        told = "\n  ".join(said) or f"it ended with status {done.rc}, or took longer than {options['import_timeout']} s, and said nothing"
+        told = "\n  ".join(said) or f"it ended with status {done.rc} and said nothing"
         raise Failure(
             f"The entry point {options['entrypoint']} of release {options['release']} does not import:\n  {told}",
             fix="Correct app_entrypoint, app_environment or the code; nothing was switched.",

@@ -82,6 +82,11 @@ def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -
     ]
 
 
+def gave_no_answer(verdicts: t.Any) -> bool:
+    """Whether, of verdicts as facts, one waited for an HTTP answer and got none at all: the app may only need longer."""
+    return any(verdict["type"] == "http" and verdict["found"] is None for verdict in verdicts or ())
+
+
 def crashed(layout: Layout, position: Position) -> t.Callable[[], t.Optional[str]]:
     """Ends the waiting early: a unit whose process has ended by itself will not become healthy by being asked again."""
 

@@ -104,7 +104,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _state, _transition, _verify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
-from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
+from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, as_failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
 
 
@@ -170,7 +170,14 @@ class Switch:
 
     def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest) -> None:
         checks = _verify.slot_checks(layout, manifest, target.slot) if name == "verify" else _verify.proxy_checks(manifest)
-        self.verdicts += self._timed(name, _transition.verify, layout, target, checks)
+        try:
+            self.verdicts += self._timed(name, _transition.verify, layout, target, checks)
+        except Failure as failure:
+            if not _verify.gave_no_answer(failure.facts.get("verdicts")):
+                raise
+            seconds = manifest.health["start_timeout"]
+            fix = f"Mend the release and deploy it again. If it only needs longer to start: raise app_start_timeout, which is {seconds} s."
+            raise Failure(failure.what, fix=fix, **failure.facts) from None
 
     def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
         live = observed.state.live
@@ -189,9 +196,9 @@ class Switch:
             failure = _transition.with_last_words(layout, failure, self.target, self.began, self.logs)
         try:
             back = _transition.go_back(layout, failure.what.splitlines()[0], options["run"], blame=True)
-        except Failure as second:
+        except Exception as error:
             return Failure(
-                f"{failure.what}\nGoing back failed as well: {second.what}",
+                f"{failure.what}\nGoing back failed as well: {as_failure(error).what}",
                 fix=f"The host tries again every few seconds; watch: journalctl -u {options['app']}-safety-net",
                 **failure.facts,
             )
