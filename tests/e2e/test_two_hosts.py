@@ -61,7 +61,7 @@ def test_a_release_that_fails_on_one_host_after_the_switch_goes_back_on_both(sho
         make_elsewhere(host)
     with under_load(shop, "revert of the host that was well", host=well) as traffic:
         deploy = shop.project.start("deploy", app_version="1.1.0", app_environment=ELSEWHERE, app_watch=30)
-        deploy.wait_for("TASK [Watch it]")
+        deploy.wait_for("Watch it")
         ill.run(["sh", "-c", "echo 'This is no database.' > /opt/pair/shared/elsewhere/shop.db"])
         played = deploy.wait()
     assert not played.ok
