@@ -71,16 +71,18 @@ class State:
 
 
 def _position(value: t.Optional[t.Dict[str, t.Any]]) -> t.Optional[Position]:
-    return Position(**value) if value else None
+    return None if value is None else Position(**value)
 
 
 def load(layout: Layout) -> State:
     try:
-        value = read_json(layout.state) or {}
-        back = value.get("way_back")
+        value = read_json(layout.state)
+        if value is None:
+            return State()
+        back = value["way_back"]
         return State(
-            live=_position(value.get("live")),
-            way_back=WayBack(**{**back, "position": _position(back["position"])}) if back else None,
+            live=_position(value["live"]),
+            way_back=None if back is None else WayBack(**{**back, "position": _position(back["position"])}),
         )
     except (ValueError, TypeError, KeyError) as error:
         raise Failure(
