@@ -1,0 +1,46 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The application's last words, without its secrets."""
+
+from __future__ import annotations
+
+import pathlib
+
+import pytest
+from ansible_collections.bulletproof.deploy.plugins.action.release_stage import environment_text
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import reserved
+
+
+def kept(layout, environment="", dotenv=""):
+    path = pathlib.Path(reserved(layout.release("1-a"), "environment"))
+    path.parent.mkdir(parents=True)
+    path.write_text(environment)
+    pathlib.Path(layout.shared).mkdir()
+    (pathlib.Path(layout.shared) / ".env").write_text(dotenv)
+    return _evidence.secrets_of(layout, "1-a")
+
+
+@pytest.mark.parametrize(
+    "value", ["canary-12345", 'canary"quoted"', "canary$dollar", "canary`tick", "canary\\backslash", "canary with blanks", "canary='x'"]
+)
+def test_whatever_is_in_the_environment_is_not_shown(layout, value):
+    secrets = kept(layout, environment=environment_text({"TOKEN": value}))
+    assert _evidence.redact(f"cannot log in with {value}!", secrets) == "cannot log in with <TOKEN>!"
+
+
+@pytest.mark.parametrize(
+    "line", ["TOKEN=canary-12345", "export TOKEN=canary-12345", " TOKEN = canary-12345 ", 'TOKEN="canary-12345"', "TOKEN='canary-12345'"]
+)
+def test_whatever_is_in_the_shared_dotenv_is_not_shown(layout, line):
+    assert _evidence.redact("canary-12345", kept(layout, dotenv=line)) == "<TOKEN>"
+
+
+def test_the_longest_secret_goes_first():
+    assert _evidence.redact("canary-12345-more", {"canary-12345": "A", "canary-12345-more": "B"}) == "<B>"
+
+
+def test_what_is_short_or_no_secret_stays(layout):
+    assert kept(layout, environment=environment_text({"DEBUG": "1", "LEVEL": "INFO", "APP_VERSION": "2025.01.01"})) == {}

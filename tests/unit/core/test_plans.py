@@ -1,0 +1,144 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The plans of switch and commit, as data."""
+
+from __future__ import annotations
+
+import pytest
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
+from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
+from ansible_collections.bulletproof.deploy.plugins.modules import release_commit, release_switch
+
+LIVE = Position("blue", "1-a", since=1.0, run="run0")
+OPTIONS = {
+    "app": "shop",
+    "root": "/opt/shop",
+    "run": "run1",
+    "who": "ann",
+    "slots": ["blue", "green"],
+    "release": None,
+    "back": False,
+    "again": False,
+    "version": None,
+}
+
+
+def manifest(release, state="good", **more):
+    return Manifest(release, release.partition("-")[0], "", "", "", {}, state=state, **more)
+
+
+HAVE = (manifest("1-a", committed=1.0), manifest("2-b", committed=2.0, previous="1-a"), manifest("3-c", state="bad", why="it said 500"))
+
+
+def planned(state, settled=True, have=HAVE, dry=False, **options):
+    switch = release_switch.Switch(dry=dry)
+    changes = switch.plan({**OPTIONS, **options}, release_switch.Observed(state, settled, tuple(have)))
+    return switch.target, [(change.target, change.before, change.after) for change in changes]
+
+
+def test_a_first_deploy_arms_the_way_back_to_nothing_before_all_else():
+    target, changes = planned(State(), release="2-b")
+    assert target.slot == "blue"
+    assert changes == [
+        ("safety net", None, "back to nothing"),
+        ("/opt/shop/slots/blue", None, "2-b"),
+        ("verify on its socket", None, "2-b"),
+        ("/run/shop/live.sock", None, "blue"),
+        ("verify through the proxy", None, "2-b"),
+    ]
+
+
+def test_the_next_one_goes_to_the_other_slot():
+    target, changes = planned(State(live=LIVE), release="2-b")
+    assert (target.slot, target.run, target.who) == ("green", "run1", "ann")
+    assert changes[0] == ("safety net", None, "back to slot blue: 1-a") and changes[3] == ("/run/shop/live.sock", "blue", "green")
+
+
+def test_what_is_live_is_left_alone():
+    target, changes = planned(State(live=LIVE), release="1-a")
+    assert (target, changes) == (LIVE, [])
+
+
+def test_what_is_live_is_deployed_again_when_asked_to():
+    target, changes = planned(State(live=LIVE), release="1-a", again=True)
+    assert target.slot == "green" and len(changes) == 5
+
+
+@pytest.mark.parametrize("state", [State(live=LIVE), State(live=LIVE).arm("run0", LIVE, 1.0)])
+def test_what_only_seems_to_be_live_is_deployed_again(state):
+    target, changes = planned(state, settled=False, release="1-a")
+    assert target.slot == "green" and len(changes) == 5
+
+
+@pytest.mark.parametrize(
+    "slots,live,idle",
+    [
+        (["blue", "green"], None, "blue"),
+        (["blue", "green"], "blue", "green"),
+        (["blue", "green"], "green", "blue"),
+        (["main"], "main", "main"),
+        (["main"], "green", "main"),
+        (["blue", "green"], "main", "blue"),
+    ],
+)
+def test_idle_slot(slots, live, idle):
+    assert release_switch.idle_slot(slots, Position(live, "1-a") if live else None) == idle
+
+
+@pytest.mark.parametrize(
+    "live,version,chosen",
+    [("2-b", None, "1-a"), ("2-b", "1", "1-a"), ("1-a", "2", "2-b"), ("2-b", "1-a", "1-a"), ("2-b", "2", "2-b")],
+)
+def test_going_back_to(live, version, chosen):
+    observed = release_switch.Observed(State(live=Position("blue", live)), True, HAVE)
+    assert release_switch.choose({**OPTIONS, "back": True, "version": version}, observed, False).release == chosen
+
+
+@pytest.mark.parametrize(
+    "live,options,said",
+    [
+        (None, {"back": True}, "serves nothing yet"),
+        ("1-a", {"back": True}, "No good release older than 1-a is on this host; good ones: 1-a, 2-b"),
+        ("2-b", {"back": True, "version": "3"}, "No good release 3 is on this host (it is bad: it said 500); good ones: 1-a, 2-b"),
+        ("2-b", {"back": True, "version": "9"}, "No good release 9 is on this host; good ones"),
+        ("2-b", {"release": "9-z"}, "9-z is not staged"),
+    ],
+)
+def test_what_cannot_be_chosen(live, options, said):
+    observed = release_switch.Observed(State(live=Position("blue", live) if live else None), True, HAVE)
+    with pytest.raises(Failure) as failure:
+        release_switch.choose({**OPTIONS, **options}, observed, False)
+    assert said in failure.value.what and failure.value.fix
+
+
+def test_check_mode_plans_with_a_release_that_is_not_staged():
+    _target, changes = planned(State(live=LIVE), release="9-z", dry=True)
+    assert changes[1] == ("/opt/shop/slots/green", None, "9-z")
+
+
+def committed(state, keep=5):
+    return [(change.target, change.before, change.after) for change in release_commit.Commit().plan({**OPTIONS, "keep": keep}, state)]
+
+
+def test_commit_disarms_before_anything_else():
+    target = Position("green", "2-b", since=2.0, run="run1")
+    assert committed(State(live=LIVE).arm("run1", target, 2.0)) == [
+        ("safety net", "armed", "disarmed"),
+        ("release 2-b", "live", "good"),
+        ("shop@blue.service", "active", "inactive"),
+        ("releases", None, "at most 5 good ones"),
+        ("lock", "run1", None),
+    ]
+
+
+@pytest.mark.parametrize("before", [None, Position("main", "1-a")])
+def test_commit_of_a_first_or_a_direct_deploy_stops_nothing(before):
+    changes = committed(State(live=before).arm("run1", Position("main", "2-b"), 2.0))
+    assert [target for target, _before, _after in changes] == ["safety net", "release 2-b", "releases", "lock"]
+
+
+def test_of_what_is_committed_already_only_the_lock_is_left():
+    assert committed(State(live=LIVE)) == [("lock", "run1", None)]
