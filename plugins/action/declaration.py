@@ -6,18 +6,20 @@
 
 from __future__ import annotations
 
+import functools
 import hashlib
 import json
 import pathlib
 import typing as t
 
+import yaml
 from ansible.plugins.action import ActionBase
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _declaration
 
 COLLECTION = pathlib.Path(__file__).parents[2]
 
 # What roles configure, beside the app's own variables: a change in one of these, or in the collection itself, configures the hosts again.
-ROLES = ("systemd_gunicorn_", "proxy_", "permissions_", "tools_")
+ROLES = ("permissions", "proxy", "systemd_gunicorn", "tools")
 CONFIGURED = (
     "app_name",
     "app_root",
@@ -41,6 +43,13 @@ def _code_digest() -> str:
         if path.is_file():
             digest.update(str(path.relative_to(COLLECTION)).encode() + b"\0" + path.read_bytes())
     return digest.hexdigest()
+
+
+@functools.lru_cache(maxsize=1)
+def _role_defaults() -> t.Dict[str, t.Any]:
+    """The variables of the roles that configure a host, by name, as they are where nobody sets them."""
+    files = (COLLECTION / "roles" / role / "defaults" / "main.yml" for role in ROLES)
+    return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
 
 
 class ActionModule(ActionBase):
@@ -73,7 +82,8 @@ class ActionModule(ActionBase):
             told = "\n".join(f"- {mistake}" for mistake in mistakes)
             count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
             return {**result, "failed": True, "msg": f"The declaration has {count}; no host was touched.\n{told}", "mistakes": mistakes}
-        roles = {name: template(name) for name in sorted(variables) if name.startswith(ROLES)}
+        # What is set, wherever that was. A default that this play happens to see is none: another playbook must come to the same digest.
+        roles = {name: template(name) for name, default in sorted(_role_defaults().items()) if variables.get(name, default) != default}
         configured = {**roles, **{name: declared[name] for name in CONFIGURED}}
         configuration = hashlib.sha256((json.dumps(configured, sort_keys=True, default=str) + _code_digest()).encode()).hexdigest()
         return {
