@@ -9,10 +9,10 @@ SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e test demo bench clean
+.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix test demo bench clean
 
 help: ## list the targets
-	@sed -n 's/^\([a-z0-9]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 12
+	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
 
 env: .venv/complete $(COLLECTIONS) ## the tools, in .venv
 
@@ -59,8 +59,14 @@ endif
 e2e: env ## whole deployments on lab hosts, under load and with faults
 	pytest tests/e2e
 
-test: env ## everything above, in order
-	@.ci/steps lint sanity unit molecule e2e
+fault: collection ## deployments in which one thing is broken: a sample of the cases
+	pytest tests/fault -n 2 --dist loadfile
+
+fault-matrix: collection ## the same, all cases
+	pytest tests/fault -n 2 --dist loadfile --matrix
+
+test: env ## everything above but fault-matrix, in order
+	@.ci/steps lint sanity unit molecule e2e fault
 
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py

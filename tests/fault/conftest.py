@@ -12,6 +12,7 @@ import sys
 
 import pytest
 from fault.world import Shop
+
 from lab import up
 from lab.deployment import REPOSITORY
 
@@ -20,6 +21,7 @@ sys.path.insert(0, str(REPOSITORY / "examples"))
 
 def pytest_addoption(parser):
     parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
+    parser.addoption("--reuse-hosts", action="store_true", help="take the hosts as an earlier run has left them")
     parser.addoption("--fault-seed", type=int, help="the seed of the sample")
 
 
@@ -43,9 +45,10 @@ def repository(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def host():
+def host(request):
     """This worker's host, made anew: what an earlier run has left must not help."""
-    return up([f"fault-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}"], fresh=True)[0]
+    name = f"fault-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}"
+    return up([name], fresh=not request.config.option.reuse_hosts)[0]
 
 
 @pytest.fixture(scope="session")

@@ -11,8 +11,8 @@ import random
 import signal
 import time
 
-import pytest
 from fault.world import PATIENCE, SLACK
+
 from lab import load
 
 # Where in a deploy: the task that has just begun, and seconds into it.

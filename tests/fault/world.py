@@ -152,11 +152,15 @@ class Shop:
         if lock:
             self.host.write(f"{self.root}/.deploy/lock.json", json.dumps({**lock, "deadline": time.time() - 1}), mode="0600")
 
-    def settle(self) -> None:
-        """Let what still runs of a dead run come to its end, and the rest of its lease pass at once."""
+    def settle_modules(self) -> None:
+        """Let what still runs of a dead run on the host come to its end."""
         self.wait_until(
             lambda: self.host.run(["pgrep", "-f", "BECOME-SUCCESS"], check=False).returncode == 1, 60, "the dead run's module ended"
         )
+
+    def settle(self) -> None:
+        """The same, and let the rest of the dead run's lease pass at once."""
+        self.settle_modules()
         self.end_lease()
         self.wait_until_disarmed()
 
