@@ -134,13 +134,19 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
                 os.unlink(link)
     if abandoned is not None and (target is None or abandoned.slot != target.slot):
         retire(layout, abandoned)
-    if abandoned is not None and (target is None or abandoned.release != target.release):
-        manifest = _manifest.load(layout, abandoned.release)
-        if manifest is not None:
-            _manifest.mark(layout, abandoned.release, "bad" if blame else "good" if manifest.committed else "staged", run, why)
+    if abandoned is not None:
+        same = target is not None and abandoned.release == target.release
+        _end_trial(layout, abandoned.release, "bad" if blame and not same else "", run, why)
     _state.save(layout, _state.State(live=target))
     _systemd.stop([layout.safety_net_timer])
     return target
+
+
+def _end_trial(layout: Layout, release: str, verdict: str, run: str, why: str) -> None:
+    """Mark a release that was on trial with the verdict or, without one, as what it was before."""
+    manifest = _manifest.load(layout, release)
+    if manifest is not None:
+        _manifest.mark(layout, release, verdict or ("good" if manifest.committed else "staged"), run, why)
 
 
 def with_last_words(layout: Layout, failure: Failure, position: Position, since: float, before: _evidence.Cursor) -> Failure:

@@ -28,18 +28,17 @@ ANSWERS_PER_WORKER = 3
 MOST_ANSWERS = 30
 
 
-def _asks(manifest: Manifest, **where: t.Any) -> t.List[Check]:
-    """The questions over HTTP: is it healthy, and which version is it.
+def _ask(manifest: Manifest, **where: t.Any) -> Check:
+    """The question over HTTP: is it healthy and, where the app tells, which version is it.
 
     ``manifest.health``: path, status (list), version (one of json, header, pattern; empty when the app does not tell), expected (versions),
     headers, timeout (s).
     """
     health = manifest.health
-    common = {**where, "headers": health["headers"], "timeout": health["timeout"], "interval": 0.1}
-    checks: t.List[Check] = [{"type": "http", "status": health["status"], **common}]
-    if health["version"]:
-        checks.append({"type": "version", "expected": [*health["expected"], manifest.release], **health["version"], **common})
-    return checks
+    common = {**where, "headers": health["headers"], "timeout": health["timeout"], "status": health["status"], "interval": 0.1}
+    if not health["version"]:
+        return {"type": "http", **common}
+    return {"type": "version", "expected": [*health["expected"], manifest.release], **health["version"], **common}
 
 
 def _process(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
@@ -52,29 +51,25 @@ def _process(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
 
 def slot_checks(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
     """The release on its slot's own socket, before anybody is sent there."""
-    patience = {"deadline": manifest.health["start_timeout"], "interval": 0.02}
+    patience = {"deadline": manifest.health["start_timeout"], "interval": 0.01}
     answers = min(ANSWERS_PER_WORKER * manifest.health["workers"], MOST_ANSWERS)
-    asks = _asks(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], successes=answers)
-    return [{**check, **patience, "name": f"{check['type']} on the socket of slot {slot}"} for check in asks] + [
-        {**check, **patience} for check in _process(layout, manifest, slot)
-    ]
+    ask = _ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], successes=answers)
+    ask["name"] = f"{ask['type']} on the socket of slot {slot}"
+    return [{**check, **patience} for check in (ask, *_process(layout, manifest, slot))]
 
 
 def proxy_checks(manifest: Manifest) -> t.List[Check]:
     """The release as a user reaches it."""
-    url = manifest.health["url"]
-    if not url:
+    if not manifest.health["url"]:
         return []
-    return [
-        {**check, "deadline": PROXY_DEADLINE, "name": f"{check['type']} through the proxy"}
-        for check in _asks(manifest, url=url, verify_tls=False)
-    ]
+    ask = _ask(manifest, url=manifest.health["url"], verify_tls=False)
+    return [{**ask, "deadline": PROXY_DEADLINE, "name": f"{ask['type']} through the proxy"}]
 
 
 def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:
     """The same, which now has to stay so. One failing probe of many is chance; two in a row are not."""
     hold = {"hold": window, "interval": min(1.0, window / 4), "tolerate": 1}
-    asks = proxy_checks(manifest) or _asks(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"])
+    asks = proxy_checks(manifest) or [_ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"])]
     unit, workers = _process(layout, manifest, slot)
     return [{**check, **hold, "deadline": 0} for check in asks] + [
         {**unit, **hold, "tolerate": 0, "steady": True},
@@ -84,7 +79,7 @@ def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -
 
 def gave_no_answer(verdicts: t.Any) -> bool:
     """Whether, of verdicts as facts, one waited for an HTTP answer and got none at all: the app may only need longer."""
-    return any(verdict["type"] == "http" and verdict["found"] is None for verdict in verdicts or ())
+    return any(verdict["type"] in ("http", "version") and verdict["found"] is None for verdict in verdicts or ())
 
 
 def crashed(layout: Layout, position: Position) -> t.Callable[[], t.Optional[str]]:

@@ -209,7 +209,8 @@ def live_problem(layout: Layout, state: _state.State) -> str:
     if problem:
         return f"{state.live.release}: {problem}"
     checks = [
-        {**check, "deadline": 0} for check in [*_verify.slot_checks(layout, manifest, state.live.slot), *_verify.proxy_checks(manifest)]
+        {**check, "deadline": 0, "successes": 1}
+        for check in [*_verify.slot_checks(layout, manifest, state.live.slot), *_verify.proxy_checks(manifest)]
     ]
     wrong = failed(run_checks(checks))
     return f"{state.live.release} is not healthy: {summary(wrong)}" if wrong else ""

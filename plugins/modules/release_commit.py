@@ -93,14 +93,15 @@ class Commit:
             return [unlock]
         before, live = state.way_back.position, state.live
         history = {} if state.way_back.rollback else {"committed": live.since, "previous": before.release if before else ""}
+        # Good before the commit itself: a run that dies between the two leaves no committed release that a rollback would pass over.
         changes = [
-            Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
             Change(
                 f"release {live.release}",
                 "live",
                 "good",
                 partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", **history),
             ),
+            Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
         ]
         if before is not None and before.slot != live.slot:
             changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before)))
