@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import re
 import typing as t
@@ -47,7 +48,9 @@ def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
             continue
         for name, raw in re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*$", text, re.MULTILINE):
             value = raw[1:-1] if len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "\"'" else raw
-            for form in (value, value.replace('\\"', '"').replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")):
+            plain = value.replace('\\"', '"').replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")
+            # As it stands in the file, as the app has it, and as Python and JSON print that.
+            for form in (value, plain, repr(plain)[1:-1], json.dumps(plain)[1:-1]):
                 if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME"):
                     found[form] = name
     return found
