@@ -19,7 +19,7 @@ ELSEWHERE = {"DATABASE_URL": "sqlite:////opt/pair/shared/elsewhere/shop.db"}
 
 @pytest.fixture(scope="module")
 def shop(new_shop: NewApp, two_hosts: list[Host]) -> App:
-    app = new_shop("pair", two_hosts)
+    app = new_shop("pair", two_hosts, app_start_timeout=15)
     app.deploy("1.0.0")
     return app
 
@@ -46,7 +46,7 @@ def test_both_are_deployed(shop: App) -> None:
 def test_a_release_that_cannot_start_on_one_host_is_served_by_none(shop: App) -> None:
     served = shop.live()
     make_elsewhere(shop.hosts[0])
-    played = shop.broken_deploy("1.1.0", app_environment=ELSEWHERE, app_start_timeout=5)
+    played = shop.broken_deploy("1.1.0", app_environment=ELSEWHERE)
     both_as_before(shop, served)
     assert played.recap(shop.hosts[1].name)["failed"] == 1
     # The host that was well is not to blame the release: it never saw it fail.
