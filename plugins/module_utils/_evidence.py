@@ -81,6 +81,9 @@ def condense(lines: t.Iterable[str]) -> t.List[str]:
             block.append(line)
             if tuple(block) not in seen:
                 kept += block
+            elif kept:
+                # The line that announced it: a hundred of them would push the one traceback out of sight.
+                kept.pop()
             seen.add(tuple(block))
             block = []
         else:

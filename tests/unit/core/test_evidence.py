@@ -44,3 +44,15 @@ def test_the_longest_secret_goes_first():
 
 def test_what_is_short_or_no_secret_stays(layout):
     assert kept(layout, environment=environment_text({"DEBUG": "1", "LEVEL": "INFO", "APP_VERSION": "2025.01.01"})) == {}
+
+
+def test_a_cause_that_is_told_a_hundred_times_is_in_the_last_lines():
+    """Fails when a repeated traceback goes and the line that announces it stays."""
+    told = 'Traceback (most recent call last):\n  File "/opt/shop/shop/views.py", line 7, in index\n    raise RuntimeError\nRuntimeError: no price list\n'
+    log = "".join(f"[{second}] ERROR in app: Exception on /health [GET]\n{told}" for second in range(100)).splitlines()
+    assert _evidence.condense(log)[-_evidence.LINES :] == log[:5]
+
+
+def test_every_different_cause_stays():
+    log = [line for name in "ab" for line in (f"[{name}] ERROR", "Traceback (most recent call last):", f"{name}: broken")]
+    assert _evidence.condense(log) == log
