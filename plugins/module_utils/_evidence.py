@@ -19,6 +19,10 @@ LONGEST = 400
 READ = 64 * 1024
 # Shorter values ("1", "true", "INFO") are no secrets, and blotting them out would make a log unreadable.
 SECRET_AT_LEAST = 8
+# As systemd reads them: what is in quotes may have several lines.
+ASSIGNMENT = re.compile(
+    r"""^\s*(?:export\s+)?([A-Za-z_]\w*)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|[^\n]*?)[ \t]*$""", re.MULTILINE | re.DOTALL
+)
 
 # Where a traceback goes through the server and the import machinery it says nothing about the app.
 NOT_THE_APPS = re.compile(
@@ -46,11 +50,11 @@ def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
                 text = stream.read()
         except OSError:
             continue
-        for name, raw in re.findall(r"^\s*(?:export\s+)?([A-Za-z_]\w*)\s*=\s*(.*?)\s*$", text, re.MULTILINE):
+        for name, raw in ASSIGNMENT.findall(text):
             value = raw[1:-1] if len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "\"'" else raw
-            plain = value.replace('\\"', '"').replace("\\$", "$").replace("\\`", "`").replace("\\\\", "\\")
-            # As it stands in the file, as the app has it, and as Python and JSON print that.
-            for form in (value, plain, repr(plain)[1:-1], json.dumps(plain)[1:-1]):
+            plain = re.sub(r'\\(["\\$`])', r"\1", value)
+            # As it stands in the file, as the app has it, and as Python and JSON print that; a log has each line of it for itself.
+            for form in (value, plain, *plain.splitlines(), repr(plain)[1:-1], json.dumps(plain)[1:-1]):
                 if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME"):
                     found[form] = name
     return found
