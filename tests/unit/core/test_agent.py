@@ -32,6 +32,7 @@ def run(agent, *arguments):
 
 def test_the_same_code_makes_the_same_bytes(agent):
     assert _agent_package.build() == agent.read_bytes() == _agent_package.installed(str(agent))
+    assert {entry.date_time for entry in zipfile.ZipFile(agent).infolist()} == {_agent_package.EPOCH}, "the time of the build is in it"
 
 
 def test_nobody_else_can_change_what_root_runs(agent):

@@ -40,7 +40,7 @@ def test_frames_of_the_server_give_way_and_those_of_the_app_stay():
 def test_what_every_worker_wrote_is_there_once():
     told = condense([*crash(1, "no metrics"), *crash(2, "no metrics"), *crash(3, "no disk")])
     assert [line for line in told if line.startswith("RuntimeError")] == ["RuntimeError: no metrics", "RuntimeError: no disk"]
-    assert len([line for line in told if "Exception in worker" in line]) == 3
+    assert len([line for line in told if "Exception in worker" in line]) == 2, "one announces each cause"
 
 
 def test_a_traceback_that_was_cut_off_stays():
