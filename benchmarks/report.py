@@ -1,0 +1,167 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The benchmark's report: what was measured, as tables, and whether each target held."""
+
+from __future__ import annotations
+
+import datetime
+import os
+import platform
+import statistics
+import typing as t
+from collections import defaultdict
+from collections.abc import Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+
+OURS, SHELL, PYINFRA, CAPISTRANO = "bulletproof.deploy", "shell script", "pyinfra", "Capistrano"
+NAMES = (OURS, SHELL, PYINFRA, CAPISTRANO)
+
+COMMANDS: Mapping[str, t.Tuple[str, str]] = {
+    OURS: ("ansible-playbook bulletproof.deploy.deploy -e app_version=VERSION", "ansible-playbook bulletproof.deploy.rollback"),
+    SHELL: ("sh peers/deploy.sh … VERSION HOST…", "sh peers/deploy.sh … back HOST…"),
+    PYINFRA: (
+        "pyinfra -y HOST,… peers/pyinfra_deploy.py --data version=VERSION …",
+        "pyinfra -y HOST,… peers/pyinfra_deploy.py --data version=back …",
+    ),
+    CAPISTRANO: ("VERSION=VERSION cap production deploy", "cap production deploy:rollback"),
+}
+
+SCENARIOS: Mapping[str, str] = {
+    "A": "first deploy",
+    "B": "code change",
+    "C": "what is live already",
+    "D": "rollback",
+    "A4": "first deploy, {hosts} hosts",
+    "B4": "code change, {hosts} hosts",
+}
+
+# Scenario, yardstick, and how much of its time may be taken. For the rollback the limit was set as 2.5 s where the script takes 2.1.
+RATIOS: Sequence[t.Tuple[str, str, float]] = (
+    ("A", SHELL, 0.5),
+    ("B", CAPISTRANO, 1.0),
+    ("C", SHELL, 1.0),
+    ("D", SHELL, 2.5 / 2.1),
+    ("B4", CAPISTRANO, 1.0),
+)
+
+INTRODUCTION = """\
+# Benchmark
+
+Written by `make bench`. The same Flask application (examples/flask_app: gunicorn with three workers behind nginx, SQLite) on the same hosts:
+containers that boot systemd, reached over SSH. {rounds} rounds; in each, every contender takes its turn at each task. Seconds of the whole process,
+which opens its own connections: median [fastest-slowest]. Ratios are taken within a round. {machine}, {when}.
+
+- The peers are set up as their recipes have it: one shared virtual environment, pip with its default cache, a restart of their unit, `/health` until it
+  answers. They fetch from a Git repository on the host itself. They check nothing else.
+- bulletproof.deploy does all it always does, blue-green, with `app_watch=0`: the watch window is a choice, not a cost. Its cache for uv is kept.
+- No contender migrates the database.
+- The script's rollback installs the older release's requirements, because the environment is shared; those of pyinfra and Capistrano only
+  point back and restart, as they do by default.
+"""
+
+
+@dataclass
+class Measured:
+    """All figures, one a round, by scenario and contender."""
+
+    seconds: dict[t.Tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    lost: dict[t.Tuple[str, str], list[int]] = field(default_factory=lambda: defaultdict(list))
+    gaps: dict[t.Tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
+    answering: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
+    flips: list[float] = field(default_factory=list)
+    modules: int = 0
+    profiles: dict[str, list[Mapping[str, t.Any]]] = field(default_factory=dict)
+    permissions: t.Tuple[float, float] = (0.0, 0.0)
+    permissions_said: str = ""
+
+    def ratios(self, scenario: str, peer: str) -> list[float]:
+        return [mine / theirs for mine, theirs in zip(self.seconds[scenario, OURS], self.seconds[scenario, peer])]
+
+
+class Report:
+    """Measured figures as a page of Markdown."""
+
+    def __init__(self, measured: Measured, rounds: int, hosts: int) -> None:
+        self.measured = measured
+        self.rounds = rounds
+        self.hosts = hosts
+
+    def text(self) -> str:
+        machine = f"{len(os.sched_getaffinity(0))} cores for everything, the hosts included"
+        when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
+        parts = [
+            INTRODUCTION.format(rounds=self.rounds, machine=machine, when=when),
+            "## Targets\n\n" + table(("", "measured", "at most", "holds"), self._targets()),
+            "## Seconds\n\n" + table(("", *NAMES), self._seconds()) + "\n" + table(("", "deploy", "rollback"), self._commands()),
+            "## Ratios of bulletproof.deploy to the others\n\n" + table(("", *NAMES[1:]), self._ratios()),
+            "## What users notice, at 100 requests per second (keep-alive, new connection, slow, POST)\n\n"
+            + table(("", "lost", "longest gap between good answers, s"), self._noticed()),
+            *(
+                f"## Where the time of {a} goes, one host\n\n" + table(("", "s", "its own account"), self._profile(a))
+                for a in self.measured.profiles
+            ),
+            f"## Permissions\n\n`benchmarks/permissions.py` (Python {platform.python_version()}):\n\n```\n{self.measured.permissions_said}```\n",
+        ]
+        return "\n".join(parts)
+
+    def _targets(self) -> Iterator[Sequence[str]]:
+        for scenario, peer, limit in RATIOS:
+            if self.measured.seconds[scenario, OURS]:
+                ratios = self.measured.ratios(scenario, peer)
+                yield verdict(f"{self._name(scenario)}, of {peer}'s time", ratios, limit, "{:.2f}")
+        yield verdict("module executions on the host for a code change", [self.measured.modules], 12, "{:.0f}")
+        for what, seconds in self.measured.answering.items():
+            yield verdict(f"{what}: decision to old version answering, s", seconds, 1.0, "{:.2f}")
+        yield verdict("the flip itself, s (slowest)", [max(self.measured.flips)], 0.05, "{:.4f}")
+        for what in ("deploy", "rollback", "revert"):
+            yield verdict(f"longest gap between good answers, {what}, s", self.measured.gaps[what, OURS], 0.1, "{:.3f}")
+        lost = [sum(self.measured.lost[what, OURS]) for what in ("deploy", "rollback", "revert")]
+        yield verdict("requests lost, all of them together", [sum(lost)], 0, "{:.0f}")
+        wrong, right = self.measured.permissions
+        yield verdict("permissions, 100,000 files all wrong, of chown -R + find -exec chmod", [wrong], 1.0, "{:.2f}")
+        yield verdict("permissions, 100,000 files all right, of find", [right], 1.5, "{:.2f}")
+
+    def _seconds(self) -> Iterator[Sequence[str]]:
+        for scenario in self._scenarios():
+            yield (self._name(scenario), *(spread(self.measured.seconds[scenario, name], "{:.1f}") for name in NAMES))
+
+    def _ratios(self) -> Iterator[Sequence[str]]:
+        for scenario in self._scenarios():
+            yield (self._name(scenario), *(spread(self.measured.ratios(scenario, peer), "{:.2f}") for peer in NAMES[1:]))
+
+    def _commands(self) -> Iterator[Sequence[str]]:
+        for name, commands in COMMANDS.items():
+            yield (name, *(f"`{command}`" for command in commands))
+
+    def _noticed(self) -> Iterator[Sequence[str]]:
+        for what, name in self.measured.gaps:
+            yield (f"{what}, {name}", spread(self.measured.lost[what, name], "{:.0f}"), spread(self.measured.gaps[what, name], "{:.3f}"))
+
+    def _profile(self, what: str) -> Iterator[Sequence[str]]:
+        for task in self.measured.profiles[what]:
+            own = task["own"]
+            account = ", ".join(f"{part} {seconds:.3f}" for part, seconds in own.items()) if isinstance(own, dict) else str(own or "")
+            yield (task["task"], f"{task['seconds']:.2f}", account)
+
+    def _scenarios(self) -> list[str]:
+        return [scenario for scenario in SCENARIOS if self.measured.seconds[scenario, OURS]]
+
+    def _name(self, scenario: str) -> str:
+        return SCENARIOS[scenario].format(hosts=self.hosts)
+
+
+def verdict(what: str, measured: Sequence[float], limit: float, form: str) -> Sequence[str]:
+    holds = statistics.median(measured) <= limit
+    return (what, spread(measured, form), form.format(limit), "yes" if holds else "**no**")
+
+
+def spread(values: Sequence[float], form: str) -> str:
+    middle = form.format(statistics.median(values))
+    return middle if len(values) == 1 else f"{middle} [{form.format(min(values))}-{form.format(max(values))}]"
+
+
+def table(head: Sequence[str], rows: t.Iterable[Sequence[str]]) -> str:
+    lines = [head, ["---"] * len(head), *rows]
+    return "".join(f"| {' | '.join(line)} |\n" for line in lines)
