@@ -123,11 +123,12 @@ def committed(state, keep=5):
     return [(change.target, change.before, change.after) for change in release_commit.Commit().plan({**OPTIONS, "keep": keep}, state)]
 
 
-def test_commit_disarms_before_anything_else():
+def test_commit_disarms_before_anything_else_but_the_mark():
+    """What cannot be taken back comes after: the old slot stops, releases go."""
     target = Position("green", "2-b", since=2.0, run="run1")
     assert committed(State(live=LIVE).arm("run1", target, 2.0)) == [
-        ("safety net", "armed", "disarmed"),
         ("release 2-b", "live", "good"),
+        ("safety net", "armed", "disarmed"),
         ("shop@blue.service", "active", "inactive"),
         ("releases", None, "at most 5 good ones"),
         ("lock", "run1", None),
@@ -137,7 +138,7 @@ def test_commit_disarms_before_anything_else():
 @pytest.mark.parametrize("before", [None, Position("main", "1-a")])
 def test_commit_of_a_first_or_a_direct_deploy_stops_nothing(before):
     changes = committed(State(live=before).arm("run1", Position("main", "2-b"), 2.0))
-    assert [target for target, _before, _after in changes] == ["safety net", "release 2-b", "releases", "lock"]
+    assert [target for target, _before, _after in changes] == ["release 2-b", "safety net", "releases", "lock"]
 
 
 def test_of_what_is_committed_already_only_the_lock_is_left():
