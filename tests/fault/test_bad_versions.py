@@ -7,7 +7,7 @@
 from __future__ import annotations
 
 # A window that is long enough for what happens 5 s after the start, and a lease that goes with it.
-WATCHED = {"app_watch": 7, "app_lease": 50}
+WATCHED = {"app_watch": 7, "app_lease": 55}
 
 # version: what has to be said, and what to deploy it with.
 BAD = {
@@ -106,7 +106,7 @@ def test_one_probe_of_many_fails_by_chance(shop):
         "tcp-reset",
     ]
     version = shop.other
-    deploy = shop.start("deploy", app_version=version, app_watch=4, app_lease=45)
+    deploy = shop.start("deploy", app_version=version, app_watch=4, app_lease=50)
     deploy.wait_for("Watch it")
     shop.host.run(["iptables", "-I", *rule])
     try:

@@ -21,7 +21,7 @@ MOMENTS = {
     "during stage": ("Stage the release", 0.5),
     "during switch": ("Switch to the release", 0.5),
     "in the watch window": ("Watch it", 0.5),
-    "during commit": ("[Commit]", 0.2),
+    "during commit": ("Commit]", 0.2),
 }
 CASES = list(itertools.product([signal.SIGINT, signal.SIGTERM, signal.SIGKILL], MOMENTS))
 

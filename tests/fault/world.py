@@ -18,7 +18,7 @@ from lab import Host
 from lab.deployment import SHOP, Played, Project, Running
 
 # Short enough to wait for, long enough for a machine that does three deploys at once; the lease is the shortest that goes with them.
-PATIENCE = {"app_start_timeout": 8, "app_watch": 2, "app_lease": 40, "app_stop_timeout": 5}
+PATIENCE = {"app_start_timeout": 15, "app_watch": 2, "app_lease": 48, "app_stop_timeout": 5}
 # The timer looks every 5 s, and a busy machine starts a process late.
 SLACK = 15.0
 
