@@ -90,6 +90,6 @@ class ActionModule(ActionBase):
             **result,
             "changed": False,
             "configuration": configuration,
-            "health": _declaration.health(declared),
+            "health": _declaration.health(declared, roles),
             "slots": ["main"] if declared["app_strategy"] == "direct" else ["blue", "green"],
         }

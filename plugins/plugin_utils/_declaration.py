@@ -206,8 +206,28 @@ def expected_versions(version: str) -> t.List[str]:
     return [bare, f"v{bare}"]
 
 
-def health(declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
-    """How to ask a release for its health, as its manifest keeps it."""
+_LISTEN = re.compile(r"(?:(?P<address>[0-9.]+|\[[0-9A-Fa-f:.]+\]|\*):)?(?P<port>[0-9]+)")
+_EVERYWHERE = (None, "*", "0.0.0.0", "[::]")
+
+
+def _url(declared: t.Mapping[str, t.Any], proxy: t.Mapping[str, t.Any]) -> str:
+    """Where the proxy serves the health path, as its host reaches it; empty without a proxy of ours."""
+    if declared["app_proxy"] != "nginx":
+        return ""
+    tls = proxy.get("proxy_tls_certificate") and proxy.get("proxy_tls_key")
+    listen = proxy.get("proxy_tls_listen", "443") if tls else proxy.get("proxy_listen", declared["app_listen"])
+    first = str(listen[0] if isinstance(listen, list) and listen else listen).split(" ")[0]
+    at = _LISTEN.fullmatch(first)
+    address = "127.0.0.1" if at is None or at["address"] in _EVERYWHERE else at["address"]
+    port = declared["app_listen"] if at is None else at["port"]
+    return f"{'https' if tls else 'http'}://{address}:{port}{declared['app_health_path']}"
+
+
+def health(declared: t.Mapping[str, t.Any], proxy: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+    """How to ask a release for its health, as its manifest keeps it.
+
+    :param proxy: What is set of the role proxy's variables.
+    """
     name = declared["app_server_names"][0] if declared["app_server_names"] else "_"
     plain = re.fullmatch(r"[A-Za-z0-9.-]+", name) is not None
     return {
@@ -220,5 +240,5 @@ def health(declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
         "start_timeout": declared["app_start_timeout"],
         "workers": declared["app_workers"],
         "replaced": declared["app_watch_replaced"],
-        "url": f"http://127.0.0.1:{declared['app_listen']}{declared['app_health_path']}" if declared["app_proxy"] == "nginx" else "",
+        "url": _url(declared, proxy),
     }
