@@ -71,7 +71,8 @@ def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -
     hold = {"hold": window, "interval": min(1.0, window / 4), "tolerate": 1}
     asks = proxy_checks(manifest) or [_ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"])]
     unit, workers = _process(layout, manifest, slot)
-    return [{**check, **hold, "deadline": 0} for check in asks] + [
+    # The first probe may fail by chance, too: a deadline of one interval is time for a second.
+    return [{**check, **hold, "deadline": hold["interval"]} for check in asks] + [
         {**unit, **hold, "tolerate": 0, "steady": True},
         {**workers, **hold, "max_replaced": manifest.health["replaced"]},
     ]
