@@ -9,6 +9,7 @@ from __future__ import annotations
 import http.client
 import json
 import re
+import time
 import typing as t
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
@@ -131,6 +132,14 @@ class App:
         pairs = re.findall(r"^MainPID=(\d+)\nId=(\S+)$", shown, re.MULTILINE)
         assert len(pairs) == len(units), shown
         return {unit: int(pid) for pid, unit in pairs if pid != "0"}
+
+    def only_unit(self, host: Host | None = None, timeout: float = 45) -> str:
+        """The unit that runs, once the one before has finished its requests."""
+        deadline = time.monotonic() + timeout
+        while len(units := list(self.processes(host))) != 1:
+            assert time.monotonic() < deadline, f"{units} run on {host or self.host}; expected one."
+            time.sleep(0.2)
+        return units[0]
 
     def stop(self) -> None:
         """Take no more of the machine; what is on the host stays, to be looked at."""

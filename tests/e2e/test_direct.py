@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import pytest
 from e2e.apps import App
 from e2e.conftest import NewApp
 from e2e.traffic import under_load
@@ -13,36 +14,33 @@ from e2e.traffic import under_load
 from lab.hosts import Host
 
 
-def one_slot(shop: App) -> None:
-    assert list(shop.processes()) == [f"{shop.name}@main.service"]
+@pytest.fixture(scope="module")
+def shop(new_shop: NewApp, host: Host) -> App:
+    app = new_shop("direct", [host], app_strategy="direct")
+    app.deploy("1.0.0")
+    return app
 
 
-def test_direct_updates_and_rollbacks_lose_no_request(new_shop: NewApp, host: Host) -> None:
-    shop = new_shop("direct", [host], app_strategy="direct")
-    shop.deploy("1.0.0")
-    one_slot(shop)
+def test_direct_updates_and_rollbacks_lose_no_request(shop: App) -> None:
+    assert shop.only_unit() == "direct@main.service"
     with under_load(shop, "direct deploy") as traffic:
         shop.deploy("1.1.0")
     assert traffic.versions() == ["1.0.0", "1.1.0"]
     assert not traffic.returned("1.0.0", "1.1.0")
-    one_slot(shop)
+    assert shop.only_unit() == "direct@main.service"
     with under_load(shop, "direct rollback") as traffic:
         shop.roll_back()
     assert traffic.versions() == ["1.1.0", "1.0.0"]
     assert not traffic.returned("1.1.0", "1.0.0")
     assert shop.version() == "1.0.0"
-    one_slot(shop)
+    assert shop.only_unit() == "direct@main.service"
 
 
-def test_an_app_changes_its_strategy_without_losing_a_request(new_shop: NewApp, host: Host) -> None:
-    shop = new_shop("strategies", [host])
-    shop.project.must("blue_green", app_version="1.0.0")
-    assert list(shop.processes()) == ["strategies@blue.service"]
-    with under_load(shop, "blue-green to direct") as traffic:
-        shop.project.must("direct", app_version="1.1.0")
-    assert traffic.versions() == ["1.0.0", "1.1.0"]
-    one_slot(shop)
-    with under_load(shop, "direct to blue-green") as traffic:
-        shop.project.must("blue_green", app_version="2.0.0")
-    assert traffic.versions() == ["1.1.0", "2.0.0"]
-    assert list(shop.processes()) == ["strategies@blue.service"]
+def test_an_app_changes_its_strategy_without_losing_a_request(shop: App) -> None:
+    with under_load(shop, "direct to blue-green, and back") as traffic:
+        shop.project.must("blue_green", app_version="1.1.0")
+        assert shop.only_unit() == "direct@blue.service"
+        shop.project.must("direct", app_version="2.0.0")
+        assert shop.only_unit() == "direct@main.service"
+    assert traffic.versions() == ["1.0.0", "1.1.0", "2.0.0"]
+    assert not traffic.returned("1.0.0", "1.1.0") + traffic.returned("1.1.0", "2.0.0")

@@ -35,7 +35,7 @@ def went_back(shop: App, played: Played, broken: str, last_words: str) -> None:
     assert f"{release}: bad ({manifest['why']}" in " ".join(status.split()), status
     assert manifest["why"]
     assert "The lock is free." in status
-    assert len(shop.processes()) == 1
+    assert shop.only_unit()
 
 
 def test_a_version_that_does_not_start_never_sees_a_user(shop: App) -> None:

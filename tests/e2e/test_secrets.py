@@ -23,11 +23,13 @@ from lab.hosts import Host
 ENVIRONMENT = "c4nary-of-the-environment"
 # What has to be quoted somewhere is what leaks past a naive search.
 QUOTED = 'c4nary "of" $quotes \\ and `such`'
+KEY = "-----BEGIN KEY-----\nc4nary of a key\n-----END KEY-----\n"
 DOTENV = "c4nary-of-dotenv"
 CANARIES = {
     "app_environment": ENVIRONMENT,
     "app_environment, in quotes": 'c4nary "of"',
     "app_environment, escaped": 'c4nary \\"of\\"',
+    "app_environment, of several lines": "c4nary of a key",
     ".env": DOTENV,
     "Git password": GitServer.password,
     "Git password, in a URL": urllib.parse.quote(GitServer.password, safe=""),
@@ -47,7 +49,7 @@ from .hooks import Hooks
 class Behaviour(Hooks):
     def start(self) -> None:
         if os.environ.get("SERVER_SOFTWARE", "").startswith("gunicorn/"):
-            print(dict(os.environ), file=sys.stderr, flush=True)
+            print(dict(os.environ), os.environ["KEY"], file=sys.stderr, flush=True)
             raise RuntimeError(f"cannot log in with {os.environ['TOKEN']}")
 """
 
@@ -84,7 +86,7 @@ def shop(new_shop: NewApp, host: Host, git_server: GitServer, controller: Path) 
         "secrets",
         [host],
         app_source=git_server.url("shop/.git", userinfo),
-        app_environment={"DATABASE_URL": "sqlite:////opt/secrets/shared/shop.db", "TOKEN": ENVIRONMENT, "AWKWARD": QUOTED},
+        app_environment={"DATABASE_URL": "sqlite:////opt/secrets/shared/shop.db", "TOKEN": ENVIRONMENT, "AWKWARD": QUOTED, "KEY": KEY},
     )
     app.project.must("provision")
     host.write("/opt/secrets/shared/.env", f"MAIL_PASSWORD={DOTENV}\n", mode="0600")

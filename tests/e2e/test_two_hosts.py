@@ -34,7 +34,7 @@ def both_as_before(shop: App, served: str) -> None:
         assert shop.live(host) == served, host
         assert shop.state(host)["way_back"] is None, host
         assert not host.exists("/opt/pair/.deploy/lock.json"), host
-        assert len(shop.processes(host)) == 1, host
+        assert shop.only_unit(host)
 
 
 def test_both_are_deployed(shop: App) -> None:
