@@ -14,13 +14,8 @@ def phases(shop, runs):
     return [(line["run"], line["phase"]) for line in shop.audit() if line["run"] in runs and line["result"] == "ok"]
 
 
-def interleaved(order):
-    """Whether the phases of one run lie between those of another."""
-    runs = [run for run, _phase in order]
-    return any(run != runs[at] and run in runs[:at] and runs[at] in runs[at:] for at, run in enumerate(runs) if runs[at - 1] != run and at)
-
-
 def since(shop, count):
+    """The runs that the audit log tells of after its first lines."""
     return list(dict.fromkeys(line["run"] for line in shop.audit()[count:]))
 
 
