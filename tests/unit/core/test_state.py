@@ -9,6 +9,7 @@ from __future__ import annotations
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent, _lock, _state
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
 from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
 
 OLD, NEW, NEWER = Position("blue", "1-a"), Position("green", "2-b"), Position("blue", "3-c")
@@ -66,3 +67,15 @@ def test_when_a_run_is_taken_for_dead(layout, armed, held, later, why):
         lock(layout, held, 10)
     state = State(live=OLD).arm(armed, NEW, 0.0) if armed else State(live=OLD)
     assert _agent.lease_ended(layout, state, time.time() + later) == why
+
+
+def test_the_timer_leaves_a_run_in_peace_that_is_well(layout, monkeypatch):
+    """It works for longer than the timer waits for the mutex. Fails without the look before the mutex: the timer's unit fails every few seconds."""
+    monkeypatch.setattr(_agent, "PATIENCE", 0.1)
+    lock(layout, "run1", 60)
+    _state.save(layout, State(live=OLD).arm("run1", NEW, 0.0))
+    with exclusive(layout.private, "host", 1):
+        _agent.expire(layout)
+        lock(layout, "run1", 0)
+        with pytest.raises(Failure):
+            _agent.expire(layout)
