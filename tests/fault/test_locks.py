@@ -68,13 +68,13 @@ def test_two_at_once(shop):
 
 
 def test_a_run_that_died_is_taken_over_and_undone(shop):
-    """The timer is stopped, so that only the next run can go back. Fails without settle()."""
+    """The safety net is stopped, so that only the next run can go back. Fails without settle()."""
     before = shop.serving()
     running = shop.start("deploy", app_version=shop.other)
     running.wait_for("Watch it")
     running.send(signal.SIGKILL)
     running.wait()
-    shop.systemctl("stop", f"{shop.name}-safety-net.timer")
+    shop.systemctl("stop", f"{shop.name}-safety-net.timer", f"{shop.name}-safety-net.service")
     dead = shop.json("lock")["run"]
     shop.settle_modules()
     assert shop.armed
