@@ -60,10 +60,10 @@ e2e: env ## whole deployments on lab hosts, under load and with faults
 	pytest tests/e2e
 
 fault: collection ## deployments in which one thing is broken: a sample of the cases
-	pytest tests/fault -n 2 --dist loadgroup
+	pytest tests/fault -n 2 --dist loadfile
 
 fault-matrix: collection ## the same, all cases
-	pytest tests/fault -n 2 --dist loadgroup --matrix
+	pytest tests/fault -n 2 --dist loadfile --matrix
 
 test: env ## everything above but fault-matrix, in order
 	@.ci/steps lint sanity unit molecule e2e fault

@@ -9,9 +9,6 @@ from __future__ import annotations
 import pytest
 from fault.world import Shop
 
-# One app with a small disk is enough.
-pytestmark = pytest.mark.xdist_group("tiny")
-
 
 @pytest.fixture(scope="module")
 def tiny(tmp_path_factory, host, repository):

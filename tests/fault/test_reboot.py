@@ -42,6 +42,7 @@ def test_between_switch_and_commit(shop):
     same(shop, before)
     assert not running.wait().ok
     same(shop, before)
+    shop.end_lease()
     shop.deploy(shop.other)
 
 
