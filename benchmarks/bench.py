@@ -174,8 +174,11 @@ def give_repository(host: Host, repository: Path) -> None:
 
 
 def must_serve(contender: Contender, host: Host, version: str) -> None:
-    with urllib.request.urlopen(f"{contender.url(host)}health", timeout=10) as answer:
-        found = json.load(answer)["version"]
+    try:
+        with urllib.request.urlopen(f"{contender.url(host)}health", timeout=10) as answer:
+            found = json.load(answer)["version"]
+    except OSError as error:
+        raise CannotMeasure(f"{contender.name} was to serve {version} on {host.name}: {error}.") from None
     if found != version:
         raise CannotMeasure(f"{contender.name} was to serve {version} on {host.name}, and {found} answers.")
 

@@ -26,6 +26,7 @@ from lab.hosts import Host
 PEERS = Path(__file__).resolve().parent / "peers"
 PLACE = REPOSITORY / ".cache" / "bench"
 SSH_CONFIG = PLACE / "ssh_config"
+KNOWN_HOSTS = PLACE / "known_hosts"
 ON_HOST = "/srv/git/shop.git"
 BACK = "back"
 
@@ -164,15 +165,16 @@ class Pyinfra(Peer):
     def deploy(self, hosts: Sequence[Host], version: str) -> Command:
         data = {
             "ssh_config_file": SSH_CONFIG,
-            "ssh_known_hosts_file": access.known_hosts(),
+            "ssh_known_hosts_file": KNOWN_HOSTS,
             "app": self.app,
             "port": self.port,
             "repository": ON_HOST,
             "version": version,
         }
         given = [argument for key, value in data.items() for argument in ("--data", f"{key}={value}")]
-        names = ",".join(host.name for host in hosts)
-        return Command([str(self.environment / "bin" / "pyinfra"), "-y", names, str(PEERS / "pyinfra_deploy.py"), *given])
+        inventory = PLACE / f"inventory-{len(hosts)}.py"
+        inventory.write_text(f"app = {[host.name for host in hosts]}\n")
+        return Command([str(self.environment / "bin" / "pyinfra"), "-y", str(inventory), str(PEERS / "pyinfra_deploy.py"), *given])
 
 
 class Capistrano(Peer):
@@ -206,7 +208,10 @@ class Capistrano(Peer):
 
 def write_ssh_config(hosts: Sequence[Host]) -> None:
     """How the peers reach the hosts: by name, with the lab's key."""
-    shared = {"User": access.USER, "IdentityFile": access.key("client"), "UserKnownHostsFile": access.known_hosts()}
+    # The lab's own file vouches for any host, which net-ssh does not understand.
+    public = access.key("host").with_suffix(".pub").read_text()
+    KNOWN_HOSTS.write_text("".join(f"{name} {public}" for host in hosts for name in (host.name, host.address)))
+    shared = {"User": access.USER, "IdentityFile": access.key("client"), "UserKnownHostsFile": KNOWN_HOSTS}
     shared.update({"IdentitiesOnly": "yes", "StrictHostKeyChecking": "yes", "LogLevel": "ERROR"})
     blocks = [f"Host {host.name}\n    HostName {host.address}\n" for host in hosts]
     common = "".join(f"    {key} {value}\n" for key, value in shared.items())

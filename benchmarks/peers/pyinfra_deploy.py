@@ -30,7 +30,7 @@ else:
             f"git -C {ROOT}/repo archive {host.data.version} | tar -x -C {release}",
         ],
     )
-    pip.venv(name="Have a virtual environment", path=f"{ROOT}/venv")
+    pip.venv(name="Have a virtual environment", path=f"{ROOT}/venv", python="python3")
     pip.packages(name="Install the packages", requirements=f"{release}/requirements.txt", virtualenv=f"{ROOT}/venv")
     files.link(name="Point at the release", path=f"{ROOT}/current", target=release)
 
