@@ -29,9 +29,6 @@ PLAYBOOK_VARIABLES = frozenset(
         "app_declaration",
         "app_artefact",
         "app_preflight",
-        "app_stage",
-        "app_switch",
-        "app_commit",
         "app_status",
         "app_revert",
     }
