@@ -22,6 +22,7 @@ sys.path.insert(0, str(REPOSITORY / "examples"))
 def pytest_addoption(parser):
     parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
     parser.addoption("--reuse-hosts", action="store_true", help="take the hosts as an earlier run has left them")
+    parser.addoption("--start-timeout", type=int, default=15, help="seconds that an app may take to start: more on a busy machine")
     parser.addoption("--fault-seed", type=int, help="the seed of the sample")
 
 
@@ -52,8 +53,8 @@ def host(request):
 
 
 @pytest.fixture(scope="session")
-def deployed(tmp_path_factory, host, repository):
-    shop = Shop(tmp_path_factory.mktemp("shop"), host, repository)
+def deployed(tmp_path_factory, host, repository, request):
+    shop = Shop(tmp_path_factory.mktemp("shop"), host, repository, request.config.option.start_timeout)
     shop.deploy("1.0.0")
     shop.deploy("1.1.0")
     return shop

@@ -11,7 +11,7 @@ import random
 import signal
 import time
 
-from fault.world import PATIENCE, SLACK
+from fault.world import SLACK
 
 from lab import load
 
@@ -69,7 +69,7 @@ def test_the_lease_is_waited_for_when_nobody_helps(shop):
     deploy.send(signal.SIGKILL)
     deploy.wait()
     assert shop.serving().version == version, "it was killed too early"
-    assert shop.wait_until_disarmed(PATIENCE["app_lease"] + SLACK) > 10
+    assert shop.wait_until_disarmed(shop.declaration["app_lease"] + SLACK) > 10
     assert shop.serving() == before
     shop.expect(before.version)
     shop.deploy(version)

@@ -11,10 +11,10 @@ from fault.world import Shop
 
 
 @pytest.fixture(scope="module")
-def tiny(tmp_path_factory, host, repository):
+def tiny(tmp_path_factory, host, repository, request):
     host.run(["mkdir", "-p", "/opt/tiny"])
     host.run(["mount", "-t", "tmpfs", "-o", "mode=755,size=600m", "tmpfs", "/opt/tiny"])
-    shop = Shop(tmp_path_factory.mktemp("tiny"), host, repository, name="tiny", port=8081)
+    shop = Shop(tmp_path_factory.mktemp("tiny"), host, repository, request.config.option.start_timeout, name="tiny", port=8081)
     shop.deploy("1.0.0")
     yield shop
     # A reboot would find an app without its disk.

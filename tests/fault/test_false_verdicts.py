@@ -61,7 +61,7 @@ def test_one_probe_of_many_fails_by_chance(shop):
         "tcp-reset",
     ]
     version = shop.other
-    deploy = shop.start("deploy", app_version=version, app_watch=4, app_lease=50)
+    deploy = shop.start("deploy", app_version=version, app_watch=4)
     deploy.wait_for("Watch it")
     shop.host.run(["iptables", "-I", *rule])
     try:

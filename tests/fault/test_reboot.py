@@ -36,7 +36,7 @@ def test_a_quiet_host(shop):
 def test_between_switch_and_commit(shop):
     """In order, with the controller still there: it fails and says so. Fails without the revert at boot."""
     before = shop.serving()
-    running = shop.start("deploy", app_version=shop.other, app_watch=20, app_lease=70)
+    running = shop.start("deploy", app_version=shop.other, app_watch=10)
     running.wait_for("Watch it")
     shop.host.reboot()
     same(shop, before)

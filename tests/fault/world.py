@@ -17,8 +17,8 @@ from pathlib import Path
 from lab import Host
 from lab.deployment import SHOP, Played, Project, Running
 
-# Short enough to wait for, long enough for a machine that does three deploys at once; the lease is the shortest that goes with them.
-PATIENCE = {"app_start_timeout": 15, "app_watch": 2, "app_lease": 48, "app_stop_timeout": 5}
+# The longest watch of any test. The lease is the shortest that goes with it.
+LONGEST_WATCH = 10
 # The timer looks every 5 s, and a busy machine starts a process late.
 SLACK = 15.0
 
@@ -35,12 +35,15 @@ class Serving:
 class Shop:
     """The shop, deployed to one host from a Git repository that has every version, good and bad."""
 
-    def __init__(self, directory: Path, host: Host, repository: Path, name: str = "shop", port: int = 80) -> None:
+    def __init__(self, directory: Path, host: Host, repository: Path, start_timeout: int, name: str = "shop", port: int = 80) -> None:
         self.host, self.name, self.port = host, name, port
         self.root = f"/opt/{name}"
         self.declaration: t.Dict[str, t.Any] = {
             **SHOP,
-            **PATIENCE,
+            "app_start_timeout": start_timeout,
+            "app_stop_timeout": 5,
+            "app_watch": 2,
+            "app_lease": start_timeout + LONGEST_WATCH + 30,
             "app_name": name,
             "app_listen": port,
             "app_source": str(repository),
