@@ -71,8 +71,8 @@ test: env ## everything above but fault-matrix, in order
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py
 
-bench: env ## compare with a shell script, pyinfra and Capistrano
-	.venv/bin/python benchmarks/bench.py
+bench: collection ## compare with a shell script, pyinfra and Capistrano
+	.venv/bin/python benchmarks/bench.py $(OPTIONS)
 
 clean: ## remove lab hosts, build results and caches; .venv stays
 	-PYTHONPATH=tests .venv/bin/python -m lab down --all

@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import argparse
 import json
+import os
 import re
 import shutil
 import subprocess
@@ -20,6 +21,7 @@ import time
 import typing as t
 import urllib.request
 from collections.abc import Mapping, Sequence
+from functools import partial
 from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
@@ -57,6 +59,22 @@ class Bench:
             give_repository(host, repository)
         for contender in self.contenders:
             contender.provision(self.hosts)
+
+    def carry_out(self, rounds: int) -> list[str]:
+        """Measure everything; what could not be measured, and why. Control-C ends it early, with a report on what there is."""
+        one_round = [self.one_host, self.all_hosts] if len(self.hosts) > 1 else [self.one_host]
+        once = [self.profile, partial(self.permissions, rounds)]
+        problems = []
+        for step in [one_round[0], *once, *one_round[1:], *one_round * (rounds - 1)]:
+            try:
+                step()
+            except CannotMeasure as problem:
+                problems.append(str(problem))
+                print(problem, file=sys.stderr, flush=True)
+            except KeyboardInterrupt:
+                problems.append("It was stopped before its end.")
+                break
+        return problems
 
     def one_host(self) -> None:
         """A first deploy, an update, the way back from it, the same again; an update and the way back once more, with users there."""
@@ -139,9 +157,10 @@ class Bench:
         host, version = self.hosts[0], next(self.versions)
         update = self.ours.deploy([host], version)
         said = Command([*update.argv, "-vvv"], update.cwd, update.variables).run()
-        self.measured.modules = len(re.findall(rf"^<{re.escape(host.address)}> SSH: EXEC .*python3", said, re.MULTILINE))
-        if not self.measured.modules:
+        modules = len(re.findall(rf"^<{re.escape(host.address)}> SSH: EXEC .*python3", said, re.MULTILINE))
+        if not modules:
             raise CannotMeasure("The output of ansible-playbook -vvv shows no module on the host.")
+        self.measured.modules.append(modules)
         self.measured.profiles["update"] = told_by(self.ours.deploy([host], next(self.versions)))
         self.measured.profiles["rollback"] = told_by(self.ours.roll_back([host]))
 
@@ -151,7 +170,7 @@ class Bench:
         ratios = [float(ratio) for ratio in PERMISSIONS_RATIO.findall(said)]
         if len(ratios) != 2:
             raise CannotMeasure(f"{' '.join(argv)} gave no ratios:\n{said}")
-        self.measured.permissions, self.measured.permissions_said = (ratios[0], ratios[1]), said
+        self.measured.permissions, self.measured.permissions_said = [[ratio] for ratio in ratios], said
 
 
 def make_versions(repository: Path) -> list[str]:
@@ -214,23 +233,18 @@ def main() -> int:
     options = parser.parse_args()
     if options.quick:
         options.rounds, options.hosts = 1, 1
+    load = os.getloadavg()[0]
     try:
         bench = Bench([f"bench-{number}" for number in range(1, options.hosts + 1)])
-        for number in range(options.rounds):
-            print(f"round {number + 1} of {options.rounds}", file=sys.stderr, flush=True)
-            bench.one_host()
-            if options.hosts > 1:
-                bench.all_hosts()
-        bench.profile()
-        bench.permissions(options.rounds)
+        problems = bench.carry_out(options.rounds)
     except CannotMeasure as problem:
         print(problem, file=sys.stderr)
         return 1
-    text = Report(bench.measured, options.rounds, options.hosts).text()
+    text = Report(bench.measured, options.rounds, options.hosts, load, problems).text()
     print(text)
     if not options.quick:
         (HERE / "results.md").write_text(text)
-    return 0
+    return 1 if problems else 0
 
 
 if __name__ == "__main__":

@@ -71,9 +71,9 @@ class Measured:
     gaps: dict[t.Tuple[str, str], list[float]] = field(default_factory=lambda: defaultdict(list))
     answering: dict[str, list[float]] = field(default_factory=lambda: defaultdict(list))
     flips: list[float] = field(default_factory=list)
-    modules: int = 0
+    modules: list[int] = field(default_factory=list)
     profiles: dict[str, list[Mapping[str, t.Any]]] = field(default_factory=dict)
-    permissions: t.Tuple[float, float] = (0.0, 0.0)
+    permissions: list[list[float]] = field(default_factory=list)
     permissions_said: str = ""
 
     def ratios(self, scenario: str, peer: str) -> list[float]:
@@ -83,13 +83,15 @@ class Measured:
 class Report:
     """Measured figures as a page of Markdown."""
 
-    def __init__(self, measured: Measured, rounds: int, hosts: int) -> None:
+    def __init__(self, measured: Measured, rounds: int, hosts: int, load: float, problems: Sequence[str]) -> None:
         self.measured = measured
         self.rounds = rounds
         self.hosts = hosts
+        self.load = load
+        self.problems = problems
 
     def text(self) -> str:
-        machine = f"{len(os.sched_getaffinity(0))} cores for everything, the hosts included"
+        machine = f"{len(os.sched_getaffinity(0))} cores for everything, the hosts included; load average when it began: {self.load:.1f}"
         when = datetime.datetime.now(datetime.timezone.utc).strftime("%Y-%m-%d")
         parts = [
             INTRODUCTION.format(rounds=self.rounds, machine=machine, when=when),
@@ -104,24 +106,26 @@ class Report:
             ),
             f"## Permissions\n\n`benchmarks/permissions.py` (Python {platform.python_version()}):\n\n```\n{self.measured.permissions_said}```\n",
         ]
+        if self.problems:
+            parts.insert(1, "## Not measured\n\n" + "".join(f"- {problem.splitlines()[0]}\n" for problem in self.problems))
         return "\n".join(parts)
 
     def _targets(self) -> Iterator[Sequence[str]]:
+        measured = self.measured
         for scenario, peer, limit in RATIOS:
-            if self.measured.seconds[scenario, OURS]:
-                ratios = self.measured.ratios(scenario, peer)
-                yield verdict(f"{self._name(scenario)}, of {peer}'s time", ratios, limit, "{:.2f}")
-        yield verdict("module executions on the host for a code change", [self.measured.modules], 12, "{:.0f}")
-        for what, seconds in self.measured.answering.items():
-            yield verdict(f"{what}: decision to old version answering, s", seconds, 1.0, "{:.2f}")
-        yield verdict("the flip itself, s (slowest)", [max(self.measured.flips)], 0.05, "{:.4f}")
+            yield verdict(f"{self._name(scenario)}, of {peer}'s time", measured.ratios(scenario, peer), limit, "{:.2f}")
+        yield verdict("module executions on the host for a code change", measured.modules, 12, "{:.0f}")
+        for what in ("rollback", "revert"):
+            yield verdict(f"{what}: decision to old version answering, s", measured.answering[what], 1.0, "{:.2f}")
+        yield verdict("the flip itself, s", measured.flips, 0.05, "{:.4f}")
         for what in ("deploy", "rollback", "revert"):
-            yield verdict(f"longest gap between good answers, {what}, s", self.measured.gaps[what, OURS], 0.1, "{:.3f}")
-        lost = [sum(self.measured.lost[what, OURS]) for what in ("deploy", "rollback", "revert")]
-        yield verdict("requests lost, all of them together", [sum(lost)], 0, "{:.0f}")
-        wrong, right = self.measured.permissions
-        yield verdict("permissions, 100,000 files all wrong, of chown -R + find -exec chmod", [wrong], 1.0, "{:.2f}")
-        yield verdict("permissions, 100,000 files all right, of find", [right], 1.5, "{:.2f}")
+            yield verdict(f"longest gap between good answers, {what}, s", measured.gaps[what, OURS], 0.1, "{:.3f}")
+        for what in ("deploy", "rollback", "revert"):
+            yield verdict(f"requests lost, {what}", measured.lost[what, OURS], 0, "{:.0f}")
+        for what, ratio, limit in zip(
+            ("wrong, of chown -R + find -exec chmod", "right, of find"), measured.permissions or ((), ()), (1.0, 1.5)
+        ):
+            yield verdict(f"permissions, 100,000 files all {what}", ratio, limit, "{:.2f}")
 
     def _seconds(self) -> Iterator[Sequence[str]]:
         for scenario in self._scenarios():
@@ -146,18 +150,22 @@ class Report:
             yield (task["task"], f"{task['seconds']:.2f}", account)
 
     def _scenarios(self) -> list[str]:
-        return [scenario for scenario in SCENARIOS if self.measured.seconds[scenario, OURS]]
+        return [scenario for scenario in SCENARIOS if any(self.measured.seconds[scenario, name] for name in NAMES)]
 
     def _name(self, scenario: str) -> str:
         return SCENARIOS[scenario].format(hosts=self.hosts)
 
 
 def verdict(what: str, measured: Sequence[float], limit: float, form: str) -> Sequence[str]:
+    if not measured:
+        return (what, "not measured", form.format(limit), "**unknown**")
     holds = statistics.median(measured) <= limit
     return (what, spread(measured, form), form.format(limit), "yes" if holds else "**no**")
 
 
 def spread(values: Sequence[float], form: str) -> str:
+    if not values:
+        return "not measured"
     middle = form.format(statistics.median(values))
     return middle if len(values) == 1 else f"{middle} [{form.format(min(values))}-{form.format(max(values))}]"
 
