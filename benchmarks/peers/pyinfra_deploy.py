@@ -14,7 +14,7 @@ from pyinfra.operations import files, pip, server, systemd
 APP = host.data.app
 ROOT = f"/srv/{APP}"
 HEALTHY = f"for attempt in $(seq 100); do curl --silent --fail --output /dev/null http://127.0.0.1:{host.data.port}/health && exit 0; sleep 0.1; done; exit 1"
-BACK = f'cd {ROOT} && ln -sfn "$(printf "%s\\n" releases/* | grep -B 1 -x "$(readlink current)" | head -n 1)" current'
+BACK = f'cd {ROOT} && ln -sfn "$(printf "%s\\n" {ROOT}/releases/* | grep -B 1 -x "$(readlink current)" | head -n 1)" current'
 
 if host.data.version == "back":
     server.shell(name="Point at the release before", commands=[BACK])
