@@ -32,7 +32,8 @@ def test_a_process_that_holds_the_sockets_path(shop):
     try:
         shop.deploy(shop.other)
     finally:
-        shop.systemctl("stop", "stray.service")
+        # In order, it would take the path of the new socket away with it.
+        shop.systemctl("kill", "--signal=KILL", "stray.service")
     shop.expect(shop.serving().version)
 
 
