@@ -55,7 +55,7 @@ def test_one_probe_of_many_fails_by_chance(shop):
         "--every",
         "100000",
         "--packet",
-        "5",
+        "99997",
         "-j",
         "REJECT",
         "--reject-with",
