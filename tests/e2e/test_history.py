@@ -48,7 +48,7 @@ def test_rollback_goes_to_the_last_good_release(new_shop: NewApp, host: Host) ->
     shop = new_shop("history", [host], app_watch=0, app_keep=2)
     shop.deploy("1.0.0")
     first = shop.live()
-    for broken in ("1.2.0-crash-on-import", "1.2.0-crash-on-start", "1.2.0-always-500"):
+    for broken in ("1.2.0-crash-on-import", "1.2.0-crash-on-start", "1.2.0-crash-on-boot"):
         shop.broken_deploy(broken)
         assert shop.live() == first
         assert shop.state_of(broken) == "bad"
@@ -66,7 +66,7 @@ def test_rollback_goes_to_the_last_good_release(new_shop: NewApp, host: Host) ->
     shop.roll_back(app_version="1.1.0")
     assert shop.live() == second
 
-    shop.broken_deploy("1.2.0-always-500")
+    shop.broken_deploy("1.2.0-crash-on-boot")
     shuffle_times(shop)
     fix_permissions(shop)
     shop.deploy("2.0.0")
