@@ -55,7 +55,7 @@ def test_one_probe_of_many_fails_by_chance(shop):
         "--every",
         "100000",
         "--packet",
-        "99997",
+        "2",
         "-j",
         "REJECT",
         "--reject-with",
