@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from e2e.apps import App
 from e2e.conftest import NewApp
-from e2e.traffic import under_load
+from e2e.traffic import long_requests, under_load
 
 from lab.hosts import Host
 
@@ -76,6 +76,14 @@ def test_updates_and_rollbacks_lose_no_request(shop: App) -> None:
     assert traffic.versions() == ["2.0.0", "1.1.0", "1.0.0"]
     assert not traffic.returned("2.0.0", "1.1.0") + traffic.returned("1.1.0", "1.0.0")
     assert shop.live() == first
+
+
+def test_what_is_in_flight_is_finished(shop: App) -> None:
+    """A rollback does not watch: the old slot is stopped a moment after the switch, in the middle of its longest requests."""
+    with long_requests(shop):
+        shop.roll_back(app_version="2.0.0")
+        shop.roll_back(app_version="1.0.0")
+    assert shop.version() == "1.0.0"
 
 
 def test_a_rollback_from_the_first_release_is_refused(shop: App) -> None:

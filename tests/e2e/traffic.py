@@ -7,6 +7,8 @@
 from __future__ import annotations
 
 import contextlib
+import http.client
+import threading
 import time
 import typing as t
 from collections.abc import Iterator, Mapping
@@ -71,3 +73,31 @@ def under_load(
     )
     assert report["sent"] > rate * (before + after) / 2, report
     assert report["lost"] == 0, report["losses"]
+
+
+@contextlib.contextmanager
+def long_requests(app: App, *, seconds: float = 5, at_once: int = 2) -> Iterator[None]:
+    """Have requests in flight at every moment of the block, so long that an app which is stopped has some to finish; fail when one is cut."""
+    over = threading.Event()
+    ended: list[str] = []
+
+    def one_after_the_other(wait: float) -> None:
+        over.wait(wait)
+        while not over.is_set():
+            try:
+                ended.append(str(app.ask(f"/slow?seconds={seconds}").status))
+            except (OSError, http.client.HTTPException) as error:
+                ended.append(repr(error))
+
+    threads = [threading.Thread(target=one_after_the_other, args=(seconds * number / at_once,)) for number in range(at_once)]
+    for thread in threads:
+        thread.start()
+    try:
+        time.sleep(seconds)
+        yield
+    finally:
+        over.set()
+        for thread in threads:
+            thread.join()
+    print(f"{len(ended)} requests of {seconds:g} s each: {ended}")
+    assert set(ended) == {"200"}, ended
