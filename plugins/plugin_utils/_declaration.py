@@ -213,7 +213,7 @@ def _url(declared: t.Mapping[str, t.Any], proxy: t.Mapping[str, t.Any]) -> str:
         return ""
     tls = proxy.get("proxy_tls_certificate") and proxy.get("proxy_tls_key")
     listen = proxy.get("proxy_tls_listen", "443") if tls else proxy.get("proxy_listen", declared["app_listen"])
-    first = str(listen[0] if isinstance(listen, list) and listen else listen).split(" ")[0]
+    first = str(listen[0] if isinstance(listen, list) and listen else listen).split(" ", maxsplit=1)[0]
     at = _LISTEN.fullmatch(first)
     address = "127.0.0.1" if at is None or at["address"] in _EVERYWHERE else at["address"]
     port = declared["app_listen"] if at is None else at["port"]

@@ -22,7 +22,7 @@ VALUES = {
     "LINES": "-----BEGIN KEY-----\nabc\\\n# no comment\n\n-----END KEY-----\n",
     "NOT_A_COMMENT": "# ; canary",
     "PERCENT": "100 %n %%",
-    "UNICODE": "grüße 🎉 ‮",
+    "UNICODE": "gr\xfc\xdfe \U0001f389 \u202e",
 }
 
 
