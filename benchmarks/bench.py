@@ -38,6 +38,7 @@ from lab.hosts import Host  # noqa: E402
 from lab.load import Running as Load  # noqa: E402
 
 RATE = 100
+STILL = 6.0
 VERSIONS = 100
 PERMISSIONS_RATIO = re.compile(r"^  module  .* ratio +([0-9.]+)", re.MULTILINE)
 
@@ -91,6 +92,7 @@ class Bench:
             said = self.time("C", contender, hosts, contender.deploy(hosts, first), first)
             if contender is self.ours and "changed=0" not in said:
                 raise CannotMeasure(f"Deploying what is live already changed something:\n{said[-2000:]}")
+        self.nothing(hosts[0])
         for contender in self.contenders:
             self.load("deploy", contender, hosts[0], contender.deploy(hosts, third), third)
             self.load("rollback", contender, hosts[0], contender.roll_back(hosts), first)
@@ -112,10 +114,11 @@ class Bench:
         began = time.monotonic()
         said = command.run()
         took = time.monotonic() - began
-        self.measured.seconds[what, contender.name].append(took)
-        print(f"  {what:3} {contender.name:20}{took:6.2f} s", file=sys.stderr, flush=True)
+        # Nobody is quick by not having done it.
         for host in hosts:
             must_serve(contender, host, version)
+        self.measured.seconds[what, contender.name].append(took)
+        print(f"  {what:3} {contender.name:20}{took:6.2f} s", file=sys.stderr, flush=True)
         return said
 
     def load(self, what: str, contender: Contender, host: Host, command: Command, version: str) -> None:
@@ -133,6 +136,12 @@ class Bench:
                 self.measured.flips.append(task["own"]["flip"])
                 if what == "rollback":
                     self.measured.answering[what].append(sum(task["own"][part] for part in ("start", "verify", "flip")))
+
+    def nothing(self, host: Host) -> None:
+        """Users alone: the gaps that no deploy makes, because slow requests hold all workers or the machine is busy."""
+        with Load(self.ours.url(host), rate=RATE) as users:
+            time.sleep(STILL)
+        self._noticed("nothing", self.ours, users)
 
     def revert(self, host: Host, live: str) -> None:
         """Undo a switch that is on trial, as a failed deploy does on the hosts that did not fail: the phases by themselves."""

@@ -197,7 +197,7 @@ class Capistrano(Peer):
 
     def _cap(self, hosts: Sequence[Host], task: str, **variables: str) -> Command:
         given = {
-            "HOSTS": " ".join(host.name for host in hosts),
+            "TARGETS": " ".join(host.name for host in hosts),
             "SSH_CONFIG": str(SSH_CONFIG),
             "APP": self.app,
             "PORT": str(self.port),
