@@ -59,7 +59,7 @@ class Stage:
         if manifest is None:
             return Observed(None, "", ())
         self.venv = {"path": manifest.venv, "how": "reused"}
-        return Observed(manifest, tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)))
+        return Observed(manifest, _unpack.tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)))
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
         layout, release = _phase.layout_of(options), options["release"]
@@ -188,13 +188,6 @@ class Stage:
                 _manifest.mark(layout, release, "bad", options["run"], failure.what.splitlines()[0])
         serves = f"This host serves {state.live.release} as before." if state.live else "Nothing was served before, and nothing is now."
         return Failure(f"{failure.what}\n{serves}", fix=failure.fix, **failure.facts)
-
-
-def tree_problem(layout: Layout, manifest: Manifest) -> str:
-    """What is wrong with the files of a release, empty when they are what was staged."""
-    if _unpack.tree_digest(layout.release(manifest.release), manifest.links) != manifest.tree:
-        return "its files are not those that were staged"
-    return ""
 
 
 def link_shared(layout: Layout, options: Options, directory: str) -> t.List[str]:

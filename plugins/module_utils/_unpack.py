@@ -20,6 +20,8 @@ import typing as t
 import zlib
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._tree import (
     BYTECODE,
     CHUNK,
@@ -82,6 +84,13 @@ def tree_digest(directory: str, ignore: t.Collection[str] = ()) -> str:
         return path in ignored or path.rpartition("/")[2] == BYTECODE
 
     return digest_of(entries_of(directory, skip))
+
+
+def tree_problem(layout: Layout, manifest: Manifest) -> str:
+    """What is wrong with the files of a release, empty when they are what was staged."""
+    if tree_digest(layout.release(manifest.release), manifest.links) != manifest.tree:
+        return "its files are not those that were staged"
+    return ""
 
 
 def _extract(archive: str, directory: bytes) -> t.List[Entry]:

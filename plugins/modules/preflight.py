@@ -101,9 +101,9 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _manifest,
     _phase,
     _runner,
-    _stage,
     _state,
     _transition,
+    _unpack,
     _verify,
 )
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
@@ -205,7 +205,7 @@ def live_problem(layout: Layout, state: _state.State) -> str:
         return f"the manifest of {state.live.release} is gone"
     if not _transition.is_live(layout, state.live):
         return f"{layout.service_unit(state.live.slot)} does not run from {state.live.release}, or the live socket points elsewhere"
-    problem = _stage.tree_problem(layout, manifest)
+    problem = _unpack.tree_problem(layout, manifest)
     if problem:
         return f"{state.live.release}: {problem}"
     checks = [
@@ -228,10 +228,12 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     recorded = read_json(layout.configuration) or {}
     configured = recorded.get("digest") == options["configuration"]
     live = state.live.release if state.live else ""
+    # Its whole tree was read for that; large ones take long.
+    sound = live == options["release"] and not problem
     return {
         "configured": configured,
-        "staged": manifest is not None and manifest.state != "building" and not _stage.tree_problem(layout, manifest),
-        "up_to_date": configured and live == options["release"] and not problem,
+        "staged": sound or (manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
+        "up_to_date": configured and sound,
         "live": live,
         "notes": [problem] if problem and state.live else [],
     }
