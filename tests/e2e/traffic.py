@@ -77,7 +77,10 @@ def under_load(
 
 @contextlib.contextmanager
 def long_requests(app: App, *, seconds: float = 5, at_once: int = 2) -> Iterator[None]:
-    """Have requests in flight at every moment of the block, so long that an app which is stopped has some to finish; fail when one is cut."""
+    """Have requests in flight at every moment of the block, so long that an app which is stopped has some to finish; fail when one is cut.
+
+    They are POST requests, which the proxy does not repeat when the app breaks off.
+    """
     over = threading.Event()
     ended: list[str] = []
 
@@ -85,7 +88,7 @@ def long_requests(app: App, *, seconds: float = 5, at_once: int = 2) -> Iterator
         over.wait(wait)
         while not over.is_set():
             try:
-                ended.append(str(app.ask(f"/slow?seconds={seconds}").status))
+                ended.append(str(app.ask(f"/slow?seconds={seconds}", method="POST", body={}).status))
             except (OSError, http.client.HTTPException) as error:
                 ended.append(repr(error))
 

@@ -46,7 +46,7 @@ def database_state() -> str:
         return "unreachable"
 
 
-@pages.get("/slow")
+@pages.route("/slow", methods=["GET", "POST"])
 def slow() -> dict[str, object]:
     seconds = request.args.get("seconds", default=0.5, type=float)
     seconds = min(max(seconds, 0.0), LONGEST_SLOW_ANSWER)
