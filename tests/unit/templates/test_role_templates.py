@@ -34,6 +34,7 @@ APP: dict[str, t.Any] = {
     "app_request_timeout": 30,
     "app_start_timeout": 60,
     "app_stop_timeout": 30,
+    "app_listen": 80,
     "app_server_names": ["shop.example.com"],
     "app_python": "/usr/bin/python3",
 }
