@@ -51,11 +51,15 @@ def _process(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
 
 def slot_checks(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
     """The release on its slot's own socket, before anybody is sent there."""
-    patience = {"deadline": manifest.health["start_timeout"], "interval": 0.01}
+    deadline = manifest.health["start_timeout"]
     answers = min(ANSWERS_PER_WORKER * manifest.health["workers"], MOST_ANSWERS)
     ask = _ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], successes=answers)
     ask["name"] = f"{ask['type']} on the socket of slot {slot}"
-    return [{**check, **patience} for check in (ask, *_process(layout, manifest, slot))]
+    # An answer costs next to nothing; each look at a unit is a process, on a host that is busy starting the app.
+    return [
+        {**ask, "deadline": deadline, "interval": 0.01},
+        *({**check, "deadline": deadline, "interval": 0.2} for check in _process(layout, manifest, slot)),
+    ]
 
 
 def proxy_checks(manifest: Manifest) -> t.List[Check]:

@@ -40,7 +40,7 @@ Stop = t.Callable[[], t.Optional[str]]
 
 # How much longer than allowed an attempt may take before it counts as hanging.
 GRACE = 2.0
-STOP_POLL = 0.1
+STOP_POLL = 0.25
 
 COMMON: t.Dict[str, Option] = {
     "type": Option(TEXT, required=True),
