@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from e2e.apps import App
 from e2e.conftest import NewApp
-from e2e.traffic import under_load
+from e2e.traffic import long_requests, under_load
 
 from lab.hosts import Host
 
@@ -44,3 +44,10 @@ def test_an_app_changes_its_strategy_without_losing_a_request(shop: App) -> None
         assert shop.only_unit() == "direct@main.service"
     assert traffic.versions() == ["1.0.0", "1.1.0", "2.0.0"]
     assert not traffic.returned("1.0.0", "1.1.0") + traffic.returned("1.1.0", "2.0.0")
+
+
+def test_what_is_in_flight_is_finished(shop: App) -> None:
+    """The one slot is stopped in the middle of its longest requests; they end well, and only then the other release begins."""
+    with long_requests(shop):
+        shop.project.must("direct", app_version="1.0.0", app_watch=0)
+    assert shop.version() == "1.0.0"
