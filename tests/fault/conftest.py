@@ -27,9 +27,16 @@ def pytest_addoption(parser):
 
 
 def pytest_configure(config):
-    # Set once, before the workers get their options: all of them have to choose the same sample.
-    if config.option.fault_seed is None:
+    if hasattr(config, "workerinput"):
+        config.option.fault_seed = config.workerinput["fault_seed"]
+    elif config.option.fault_seed is None:
         config.option.fault_seed = random.randrange(10000)
+
+
+@pytest.hookimpl(optionalhook=True)
+def pytest_configure_node(node):
+    """All workers have to choose the same sample, and xdist hands them no option that was not on the command line."""
+    node.workerinput["fault_seed"] = node.config.option.fault_seed
 
 
 def pytest_report_header(config):
