@@ -19,7 +19,6 @@ BAD = {
     "1.2.0-fails-from-third-request": (["on the socket of slot", "500", "the connections to the price list are used up"], {}),
     "1.2.0-no-health-path": (["on the socket of slot", "404"], {}),
     "1.2.0-tells-old-version": (["version on the socket of slot", "1.0.0"], {}),
-    "1.2.0-one-worker-hangs": (["is not healthy", "no complete answer within 2 s"], {"app_health_timeout": 2}),
     "1.2.0-one-worker-crashes": (["have ended and were replaced", "one-worker-crashes: the share of this worker"], WATCHED),
 }
 MORE = {

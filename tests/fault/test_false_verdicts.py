@@ -15,9 +15,11 @@ def test_an_old_process_that_answers(shop):
     inside = f"cd {shop.root}/releases/{old} && exec .release/venv/bin/python .release/venv/bin/gunicorn --config .release/gunicorn.conf.py"
     shop.host.write(drop_in, f"[Service]\nExecStart=\nExecStart=/bin/sh -c '{inside}'\n")
     shop.systemctl("daemon-reload")
-    shop.refused("is not healthy", old, app_version=shop.other, app_health_version={})
-    shop.host.run(["rm", "-r", drop_in.rpartition("/")[0]])
-    shop.systemctl("daemon-reload")
+    try:
+        shop.refused("is not healthy", old, app_version=shop.other, app_health_version={})
+    finally:
+        shop.host.run(["rm", "-r", drop_in.rpartition("/")[0]])
+        shop.systemctl("daemon-reload")
     shop.deploy(shop.other)
 
 
