@@ -66,5 +66,5 @@ def test_full_while_staging(tiny, room):
         assert tiny.releases().keys() == releases
         assert not tiny.json("lock")
     finally:
-        resize(tiny, size="600m", nr_inodes=0)
+        resize(tiny, size="600m", nr_inodes=1_000_000)
     tiny.deploy(tiny.other, **extra)
