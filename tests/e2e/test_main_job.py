@@ -87,6 +87,7 @@ def test_what_is_in_flight_is_finished(shop: App) -> None:
 
 
 def test_a_rollback_from_the_first_release_is_refused(shop: App) -> None:
+    shop.only_unit()
     processes = shop.processes()
     refused = shop.project.play("rollback")
     assert not refused.ok
