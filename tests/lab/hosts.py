@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import io
 import ipaddress
 import json
@@ -214,7 +215,12 @@ def create(host: Host, image_name: str, subnet: ipaddress.IPv4Network, options: 
 
 def taken() -> set[ipaddress.IPv4Address]:
     """The addresses of the hosts that there are, running or not."""
-    return {ipaddress.IPv4Address(host.address) for host in known()}
+    found = set()
+    for host in known():
+        # Somebody else may be removing it just now.
+        with contextlib.suppress(LabError):
+            found.add(ipaddress.IPv4Address(host.address))
+    return found
 
 
 def belongings(host: Host) -> bytes:
