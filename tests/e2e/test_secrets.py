@@ -102,7 +102,6 @@ def silent(played: Played) -> None:
 
 def test_secrets_are_where_they_belong_and_nowhere_else(shop: App, controller: Path) -> None:
     began = time.time()
-    since = shop.host.run(["date", "+%s"]).stdout.strip()
     with (
         Watcher(CANARIES, [str(controller)]) as here,
         Watcher(CANARIES, COMES_AND_GOES, shop.host) as there,
