@@ -19,7 +19,7 @@ BAD = {
     "1.2.0-fails-from-third-request": (["on the socket of slot", "500", "the connections to the price list are used up"], {}),
     "1.2.0-no-health-path": (["on the socket of slot", "404"], {}),
     "1.2.0-tells-old-version": (["version on the socket of slot", "1.0.0"], {}),
-    "1.2.0-one-worker-crashes": (["have ended and were replaced", "one-worker-crashes: the share of this worker"], WATCHED),
+    "1.2.0-one-worker-crashes": (["workers of shop@", "one-worker-crashes: the share of this worker"], WATCHED),
 }
 MORE = {
     "1.2.0-workers-crash-after-5s": (["was not deployed", "workers-crash-after-5s: the price list is corrupt"], WATCHED),

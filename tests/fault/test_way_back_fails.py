@@ -26,6 +26,8 @@ def test_the_timer_tries_again(shop):
     before = shop.serving()
     running = shop.start("deploy", app_version=shop.other)
     running.wait_for("Watch it")
+    # The watch has to have begun: it renews the lease, which is ended below.
+    time.sleep(1.5)
     running.send(signal.SIGKILL)
     running.wait()
     shop.settle_modules()
