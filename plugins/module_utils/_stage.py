@@ -12,7 +12,7 @@ import re
 import shutil
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _command, _evidence, _manifest, _phase, _state, _unpack, _venv
@@ -113,7 +113,7 @@ class Stage:
         )
         known = _manifest.load(layout, release)
         if known is not None:
-            manifest = Manifest(**{**vars(manifest), "previous": known.previous, "committed": known.committed, "history": known.history})
+            manifest = replace(manifest, previous=known.previous, committed=known.committed, history=known.history)
         _manifest.save(building, manifest)
         # Once for the whole tree, before it counts as staged: nothing in it was made durable one by one.
         _command.must(["sync", "--file-system", building], "The release could not be written to the disk")
@@ -143,7 +143,7 @@ class Stage:
         environment = self._ensure_venv(options, directory)
         replace_link(reserved(directory, "venv"), os.path.relpath(environment.path, os.path.join(directory, RESERVED)))
         manifest = _manifest.need(layout, release)
-        _manifest.save(directory, Manifest(**{**vars(manifest), "venv": environment.path}))
+        _manifest.save(directory, replace(manifest, venv=environment.path))
 
     def _imports(self, options: Options) -> None:
         layout = _phase.layout_of(options)

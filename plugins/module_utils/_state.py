@@ -28,9 +28,6 @@ class Position:
     run: str = ""
     who: str = ""
 
-    def same_place(self, other: t.Optional[Position]) -> bool:
-        return other is not None and (self.slot, self.release) == (other.slot, other.release)
-
 
 @dataclass(frozen=True)
 class WayBack:
