@@ -17,6 +17,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import 
 LINES = 25
 LONGEST = 400
 READ = 64 * 1024
+RAW_LINES = 500
 # Shorter values ("1", "true", "INFO") are no secrets, and blotting them out would make a log unreadable.
 SECRET_AT_LEAST = 8
 # As systemd reads them: what is in quotes may have several lines.
@@ -24,10 +25,12 @@ ASSIGNMENT = re.compile(
     r"""^\s*(?:export\s+)?([A-Za-z_]\w*)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|[^\n]*?)[ \t]*$""", re.MULTILINE | re.DOTALL
 )
 
-# Where a traceback goes through the server and the import machinery it says nothing about the app.
+# Where a traceback goes through the server and Python's own library it says nothing about the app.
 NOT_THE_APPS = re.compile(
-    r'  File "(?:<frozen importlib|.*/(?:importlib/__init__\.py|bin/gunicorn|site-packages/(?:gunicorn|uvicorn)/.*)")'
+    r'  File "(?:<frozen |.*/(?:lib/python3\.\d+/(?!site-packages/|dist-packages/)|bin/gunicorn|site-packages/(?:gunicorn|uvicorn)/))'
 )
+# An empty line, or what marks a place in the line above.
+NO_WORDS = re.compile(r"[\s^~]*")
 
 Cursor = t.Dict[str, int]
 
@@ -67,32 +70,53 @@ def redact(text: str, secrets: t.Mapping[str, str]) -> str:
     return text
 
 
-def condense(lines: t.Iterable[str]) -> t.List[str]:
-    """A log without the frames of the server, and with a traceback that every worker wrote only once: there is room for the cause."""
-    kept: t.List[str] = []
+def condense(lines: t.Iterable[str], room: int = LINES) -> t.List[str]:
+    """The end of a log, without the frames of the server, and with a traceback that every worker wrote only once.
+
+    The app's newest traceback is always in it: a server that gives up says so with tracebacks of its own, and would push
+    the cause out.
+    """
+    entries: t.List[t.List[str]] = []
     block: t.List[str] = []
+    causes: t.List[t.List[str]] = []
     seen: t.Set[t.Tuple[str, ...]] = set()
     servers = False
+
+    def end() -> None:
+        if tuple(block) not in seen:
+            entries.append(block[-room:])
+            if any(line.startswith('  File "') for line in block):
+                causes.append(entries[-1])
+        elif entries:
+            # The line that announced it: a hundred of them would push the one traceback out of sight.
+            entries.pop()
+        seen.add(tuple(block))
+
     for line in lines:
         if line.startswith("Traceback "):
             block, servers = [line], False
         elif block and line.startswith(" "):
             if line.startswith('  File "'):
                 servers = NOT_THE_APPS.match(line) is not None
-            if not servers:
+            if not servers and not NO_WORDS.fullmatch(line):
                 block.append(line)
         elif block:
             block.append(line)
-            if tuple(block) not in seen:
-                kept += block
-            elif kept:
-                # The line that announced it: a hundred of them would push the one traceback out of sight.
-                kept.pop()
-            seen.add(tuple(block))
+            end()
             block = []
-        else:
-            kept.append(line)
-    return kept + block
+        elif not NO_WORDS.fullmatch(line):
+            entries.append([line])
+    if block:
+        end()
+
+    kept: t.List[t.List[str]] = []
+    left = room
+    while entries and len(entries[-1]) <= left:
+        kept.append(entries.pop())
+        left -= len(kept[-1])
+    if causes and not any(entry is causes[-1] for entry in kept):
+        kept += [["[...]"], causes[-1]]
+    return [line for entry in reversed(kept) for line in entry]
 
 
 def last_words(layout: Layout, slot: str, release: str, since: float, before: Cursor) -> t.List[str]:
@@ -104,9 +128,9 @@ def last_words(layout: Layout, slot: str, release: str, since: float, before: Cu
                 end = stream.seek(0, os.SEEK_END)
                 begin = before.get(path, 0)
                 stream.seek(max(begin if begin <= end else 0, end - READ))
-                lines += condense(stream.read().decode("utf-8", errors="replace").splitlines())[-LINES:]
+                lines += condense(stream.read().decode("utf-8", errors="replace").splitlines())
         except OSError:
             continue
-    lines += condense(_systemd.journal(layout.service_unit(slot), since, LINES))
+    lines += condense(_systemd.journal(layout.service_unit(slot), since, RAW_LINES))
     secrets = secrets_of(layout, release)
-    return [redact(line, secrets)[:LONGEST] for line in lines if line.strip(" ^~")][-2 * LINES :]
+    return [redact(line, secrets)[:LONGEST] for line in lines]

@@ -68,7 +68,8 @@ def start() -> None:
     else:
         forget_dead_engine()
         with log.open("ab") as output:
-            subprocess.Popen(["dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, start_new_session=True)
+            # setsid forks: the engine is nobody's child, and whoever started it has nothing to wait for.
+            subprocess.run(["setsid", "--fork", "dockerd"], stdin=subprocess.DEVNULL, stdout=output, stderr=output, check=True)
     deadline = time.monotonic() + START_TIMEOUT
     while not answers():
         if time.monotonic() > deadline:

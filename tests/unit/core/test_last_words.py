@@ -31,7 +31,6 @@ def test_frames_of_the_server_give_way_and_those_of_the_app_stay():
         "Traceback (most recent call last):",
         '  File "/opt/shop/releases/1/shop/wsgi.py", line 11, in <module>',
         "    app = create_app()",
-        "          ^^^^^^^^^^^^",
         "RuntimeError: no metrics",
         "[1] [INFO] Worker exiting",
     ]
@@ -48,3 +47,20 @@ def test_a_traceback_that_was_cut_off_stays():
         "Traceback (most recent call last):",
         '  File "/opt/shop/x.py", line 1',
     ]
+
+
+def test_the_cause_stays_however_much_is_said_after_it():
+    """A master that gives up writes tracebacks of its own. Fails without the look at whether the newest cause is kept."""
+    halt = ["Traceback (most recent call last):", f'  File "{GUNICORN}/arbiter.py", line 208, in run', "    self.sleep()", "HaltServer"]
+    said = [f"[{worker}] [INFO] Worker exiting" for worker in range(100)]
+    told = condense([*crash(1, "no disk"), *crash(2, "no metrics"), *halt, *said])
+    assert told[:5] == ["Traceback (most recent call last):", *crash(2, "no metrics")[5:7], "RuntimeError: no metrics", "[...]"]
+    assert told[-1] == said[-1]
+    assert len(told) < 32
+
+
+def test_a_traceback_without_end_leaves_its_end():
+    deep = [line for n in range(200) for line in (f'  File "/opt/shop/x.py", line {n}', f"    call({n})")]
+    told = condense(["Traceback (most recent call last):", *deep, "RecursionError: too deep"])
+    assert told[-2:] == ["    call(199)", "RecursionError: too deep"]
+    assert len(told) == 25
