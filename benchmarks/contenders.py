@@ -100,6 +100,8 @@ class Ours(Contender):
             "app_server_names": ["_"],
             "app_listen": self.port,
             "app_watch": 0,
+            # As the peers have it. Slow requests must not hold all workers, or gaps tell of them and not of the deploy.
+            "app_threads": 4,
         }
 
     def project(self, hosts: Sequence[Host]) -> Project:

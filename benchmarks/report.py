@@ -49,7 +49,7 @@ RATIOS: Sequence[t.Tuple[str, str, float]] = (
 INTRODUCTION = """\
 # Benchmark
 
-Written by `make bench`. The same Flask application (examples/flask_app: gunicorn with three workers behind nginx, SQLite) on the same hosts:
+Written by `make bench`. The same Flask application (examples/flask_app: gunicorn with three workers of four threads behind nginx, SQLite) on the same hosts:
 containers that boot systemd, reached over SSH. Rounds: {rounds}; in each, every contender takes its turn at each task. Seconds of the whole process,
 which opens its own connections: median [fastest-slowest]. Ratios are taken within a round. {machine}, {when}.
 

@@ -14,7 +14,7 @@ Type=notify
 User=deploy
 WorkingDirectory=/srv/$app/current
 Environment=DATABASE_URL=sqlite:////srv/$app/shared/shop.db
-ExecStart=/srv/$app/venv/bin/gunicorn --workers 3 --bind unix:/srv/$app/shared/gunicorn.sock shop.wsgi:app
+ExecStart=/srv/$app/venv/bin/gunicorn --workers 3 --threads 4 --bind unix:/srv/$app/shared/gunicorn.sock shop.wsgi:app
 Restart=always
 
 [Install]

@@ -96,6 +96,7 @@ def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.
             f"{said}: {reason}." if reason else f"{said}: {summary(verdicts)}",
             fix="Mend the release and deploy it again.",
             verdicts=[verdict.as_dict() for verdict in wrong],
+            crashed=reason is not None,
         )
     return [verdict.as_dict() for verdict in verdicts]
 

@@ -162,41 +162,12 @@ left_alone_total:
   sample: 0
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _permissions as permissions
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
-
-RULE: t.Dict[str, t.Dict[str, t.Any]] = {
-    "path": {"type": "str", "required": True},
-    "owner": {"type": "str"},
-    "group": {"type": "str"},
-    "mode": {"type": "raw"},
-    "directory_mode": {"type": "raw"},
-    "keep_executable": {"type": "bool", "default": False},
-}
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import permissions
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "path": {"type": "path", "required": True},
-            "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
-            "exclude": {"type": "list", "elements": "str", "default": []},
-            "hard_links": {"type": "bool", "default": False},
-        },
-        supports_check_mode=True,
-    )
-
-    def report(_options: _runner.Options, tree: permissions.Tree) -> t.Dict[str, t.Any]:
-        if tree.left_alone:
-            path, reason = tree.left_alone[0]
-            count = len(tree.left_alone)
-            module.warn(f"{count} entries were left as they are, see left_alone. The first is {permissions.printable(path)}: {reason}.")
-        return permissions.report(tree)
-
-    _runner.run(module, read=permissions.read, plan=lambda _options, tree: permissions.plan(tree), report=report)
+    permissions.run(AnsibleModule(argument_spec=permissions.SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

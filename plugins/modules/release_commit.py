@@ -60,70 +60,12 @@ warnings:
   elements: str
 """
 
-import typing as t
-from functools import partial
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _manifest, _phase, _prune, _state, _transition
-from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
-
-
-class Commit:
-    def __init__(self) -> None:
-        self.pruned: t.List[str] = []
-        self.warnings: t.List[str] = []
-
-    def read(self, options: Options) -> _state.State:
-        layout = _phase.layout_of(options)
-        state = _state.load(layout)
-        committed = state.way_back is None and state.live is not None and state.live.release == options["release"]
-        if not committed and not state.armed_by(options["run"]):
-            serves = state.live.release if state.live else "nothing"
-            raise Failure(
-                f"Release {options['release']} is not on trial on this host any more: it has gone back and serves {serves}.",
-                fix=f"Read {layout.audit_log}, then deploy again.",
-            )
-        return state
-
-    def plan(self, options: Options, state: _state.State) -> t.List[Change]:
-        layout = _phase.layout_of(options)
-        unlock = Change("lock", options["run"], None, partial(_lock.free, layout, options["run"]))
-        if state.way_back is None or state.live is None:
-            return [unlock]
-        before, live = state.way_back.position, state.live
-        history = {} if state.way_back.rollback else {"committed": live.since, "previous": before.release if before else ""}
-        # Good before the commit itself: a run that dies between the two leaves no committed release that a rollback would pass over.
-        changes = [
-            Change(
-                f"release {live.release}",
-                "live",
-                "good",
-                partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", **history),
-            ),
-            Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
-        ]
-        if before is not None and before.slot != live.slot:
-            changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before)))
-        changes.append(Change("releases", None, f"at most {options['keep']} good ones", partial(self._prune, options)))
-        return [*changes, unlock]
-
-    def _prune(self, options: Options) -> None:
-        pruned = _prune.prune(_phase.layout_of(options), options["keep"])
-        self.pruned, self.warnings = pruned.removed, pruned.problems
-
-    def report(self, options: Options, state: _state.State) -> t.Dict[str, t.Any]:
-        result: t.Dict[str, t.Any] = {"release": state.live.release if state.live else "", "pruned": self.pruned}
-        return {**result, "warnings": self.warnings} if self.warnings else result
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import commit
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={**_phase.RUN, "release": {"type": "str", "required": True}, "keep": {"type": "int", "default": 5}},
-        supports_check_mode=True,
-    )
-    commit = Commit()
-    _phase.run(module, "commit", commit.read, commit.plan, commit.report)
+    commit.run(AnsibleModule(argument_spec=commit.SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

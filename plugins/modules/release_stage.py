@@ -39,6 +39,9 @@ options:
     description: Path of the artefact on the controller.
     type: path
     required: true
+  artefact_content:
+    description: The artefact itself, in base64. A small one is sent in this way, without being asked to; a larger one as a file.
+    type: str
   artefact_digest:
     description: Digest of the artefact's content; what was unpacked must have it.
     type: str
@@ -150,46 +153,12 @@ seconds:
   sample: {unpack: 0.05, venv: 0.1, imports: 0.4}
 """
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _phase
-from ansible_collections.bulletproof.deploy.plugins.module_utils._stage import Stage
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import stage
 
 
 def main() -> None:
-    argument_spec: t.Dict[str, t.Any] = {
-        **_phase.RUN,
-        "release": {"type": "str", "required": True},
-        "version": {"type": "str", "required": True},
-        "source": {"type": "str", "default": ""},
-        "artefact": {"type": "path", "required": True},
-        "artefact_digest": {"type": "str", "required": True},
-        "present": {"type": "bool", "default": False},
-        "requirements": {
-            "type": "dict",
-            "default": {"kind": "none"},
-            "options": {
-                "kind": {"type": "str", "choices": ["requirements", "uv", "wheel", "none"], "default": "none"},
-                "file": {"type": "str", "default": ""},
-            },
-        },
-        "extra_requirements": {"type": "list", "elements": "str", "default": []},
-        "python": {"type": "path", "default": "/usr/bin/python3"},
-        "cache": {"type": "path", "default": "/var/cache/bulletproof-deploy"},
-        "shared_directories": {"type": "list", "elements": "str", "default": []},
-        "shared_files": {"type": "list", "elements": "str", "default": []},
-        "user": {"type": "str", "required": True},
-        "group": {"type": "str", "required": True},
-        "entrypoint": {"type": "str", "required": True},
-        "import_timeout": {"type": "int", "default": 60},
-        "gunicorn_conf": {"type": "str", "required": True},
-        "environment": {"type": "raw", "default": {}, "no_log": True},
-        "health": {"type": "dict", "required": True},
-    }
-    module = AnsibleModule(argument_spec=argument_spec, supports_check_mode=True)
-    stage = Stage()
-    _phase.run(module, "stage", stage.read, stage.plan, stage.report, stage.rescue)
+    stage.run(AnsibleModule(argument_spec=stage.SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

@@ -50,31 +50,12 @@ verdicts:
   elements: dict
 """
 
-import time
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _runner, _state, _transition, _verify
-from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-
-
-def watch(options: _runner.Options) -> t.Dict[str, t.Any]:
-    layout = _phase.layout_of(options)
-    state = _state.load(layout)
-    if state.live is None or not state.armed_by(options["run"]):
-        raise Failure(f"Nothing of run {options['run']} is on trial on this host: it has gone back.", fix=f"Read {layout.audit_log}.")
-    began, logs = time.time(), _evidence.cursor(layout)
-    checks = _verify.watch_checks(layout, _manifest.need(layout, state.live.release), state.live.slot, options["window"])
-    try:
-        verdicts = _transition.verify(layout, state.live, checks)
-    except Failure as failure:
-        raise _transition.with_last_words(layout, failure, state.live, began, logs) from None
-    return {"release": state.live.release, "verdicts": verdicts}
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import watch
 
 
 def main() -> None:
-    module = AnsibleModule(argument_spec={**_phase.RUN, "window": {"type": "float", "required": True}}, supports_check_mode=True)
-    _phase.query(module, "watch", watch)
+    watch.run(AnsibleModule(argument_spec=watch.SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

@@ -339,9 +339,11 @@ def summary(outcomes: Sequence[Outcome], began: float, stopped: float) -> dict[s
 
 
 def longest_gap(finished: Sequence[Outcome], began: float, stopped: float) -> tuple[float, float]:
-    """The longest time without a good answer, and when it began."""
-    moments = [began, *(outcome.ended for outcome in finished if outcome.good)]
-    moments.append(max(stopped, moments[-1]))
+    """The longest time without a good answer, and when it began.
+
+    Once nothing new is sent, only the slow ones are still to come: the time between those says nothing of the server.
+    """
+    moments = [began, *(outcome.ended for outcome in finished if outcome.good and outcome.ended <= stopped), stopped]
     return max((after - before, before) for before, after in itertools.pairwise(moments))
 
 

@@ -9,8 +9,8 @@ from __future__ import annotations
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import commit, switch
 from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
-from ansible_collections.bulletproof.deploy.plugins.modules import release_commit, release_switch
 
 LIVE = Position("blue", "1-a", since=1.0, run="run0")
 OPTIONS = {
@@ -34,9 +34,9 @@ HAVE = (manifest("1-a", committed=1.0), manifest("2-b", committed=2.0, previous=
 
 
 def planned(state, settled=True, have=HAVE, dry=False, **options):
-    switch = release_switch.Switch(dry=dry)
-    changes = switch.plan({**OPTIONS, **options}, release_switch.Observed(state, settled, tuple(have)))
-    return switch.target, [(change.target, change.before, change.after) for change in changes]
+    chosen = switch.Switch(dry=dry)
+    changes = chosen.plan({**OPTIONS, **options}, switch.Observed(state, settled, tuple(have)))
+    return chosen.target, [(change.target, change.before, change.after) for change in changes]
 
 
 def test_a_first_deploy_arms_the_way_back_to_nothing_before_all_else():
@@ -85,7 +85,7 @@ def test_what_only_seems_to_be_live_is_deployed_again(state):
     ],
 )
 def test_idle_slot(slots, live, idle):
-    assert release_switch.idle_slot(slots, Position(live, "1-a") if live else None) == idle
+    assert switch.idle_slot(slots, Position(live, "1-a") if live else None) == idle
 
 
 @pytest.mark.parametrize(
@@ -93,8 +93,8 @@ def test_idle_slot(slots, live, idle):
     [("2-b", None, "1-a"), ("2-b", "1", "1-a"), ("1-a", "2", "2-b"), ("2-b", "1-a", "1-a"), ("2-b", "2", "2-b")],
 )
 def test_going_back_to(live, version, chosen):
-    observed = release_switch.Observed(State(live=Position("blue", live)), True, HAVE)
-    assert release_switch.choose({**OPTIONS, "back": True, "version": version}, observed, False).release == chosen
+    observed = switch.Observed(State(live=Position("blue", live)), True, HAVE)
+    assert switch.choose({**OPTIONS, "back": True, "version": version}, observed, False).release == chosen
 
 
 @pytest.mark.parametrize(
@@ -108,9 +108,9 @@ def test_going_back_to(live, version, chosen):
     ],
 )
 def test_what_cannot_be_chosen(live, options, said):
-    observed = release_switch.Observed(State(live=Position("blue", live) if live else None), True, HAVE)
+    observed = switch.Observed(State(live=Position("blue", live) if live else None), True, HAVE)
     with pytest.raises(Failure) as failure:
-        release_switch.choose({**OPTIONS, **options}, observed, False)
+        switch.choose({**OPTIONS, **options}, observed, False)
     assert said in failure.value.what and failure.value.fix
 
 
@@ -120,7 +120,7 @@ def test_check_mode_plans_with_a_release_that_is_not_staged():
 
 
 def committed(state, keep=5):
-    return [(change.target, change.before, change.after) for change in release_commit.Commit().plan({**OPTIONS, "keep": keep}, state)]
+    return [(change.target, change.before, change.after) for change in commit.Commit().plan({**OPTIONS, "keep": keep}, state)]
 
 
 def test_commit_disarms_before_anything_else_but_the_mark():

@@ -194,6 +194,12 @@ def test_latency_counts_from_when_the_request_was_due() -> None:
     assert (report["longest_gap"], report["longest_gap_at"]) == (0.9, 11.1)
 
 
+def test_what_comes_after_the_last_request_was_sent_makes_no_gap() -> None:
+    outcomes = [load.Outcome("new", due=10.0, ended=10.1, status=200), load.Outcome("slow", due=10.0, ended=10.9, status=200)]
+    report = load.summary(outcomes, 10.0, 10.2)
+    assert report["longest_gap"] == pytest.approx(0.1)
+
+
 def test_the_timeline_shows_every_change_of_version() -> None:
     told = ["1", "1", "2", "1", "2", "2"]
     outcomes = [load.Outcome("new", due=n, ended=n, status=200, version=version) for n, version in enumerate(told)]

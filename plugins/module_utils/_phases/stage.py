@@ -6,10 +6,12 @@
 
 from __future__ import annotations
 
+import base64
 import contextlib
 import os
 import re
 import shutil
+import tempfile
 import time
 import typing as t
 from dataclasses import dataclass, replace
@@ -22,6 +24,40 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._files import r
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import RESERVED, Layout, reserved
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+SPEC: t.Dict[str, t.Any] = {
+    **_phase.RUN,
+    "release": {"type": "str", "required": True},
+    "version": {"type": "str", "required": True},
+    "source": {"type": "str", "default": ""},
+    "artefact": {"type": "path", "required": True},
+    "artefact_content": {"type": "str", "no_log": True},
+    "artefact_digest": {"type": "str", "required": True},
+    "present": {"type": "bool", "default": False},
+    "requirements": {
+        "type": "dict",
+        "default": {"kind": "none"},
+        "options": {
+            "kind": {"type": "str", "choices": ["requirements", "uv", "wheel", "none"], "default": "none"},
+            "file": {"type": "str", "default": ""},
+        },
+    },
+    "extra_requirements": {"type": "list", "elements": "str", "default": []},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "cache": {"type": "path", "default": "/var/cache/bulletproof-deploy"},
+    "shared_directories": {"type": "list", "elements": "str", "default": []},
+    "shared_files": {"type": "list", "elements": "str", "default": []},
+    "user": {"type": "str", "required": True},
+    "group": {"type": "str", "required": True},
+    "entrypoint": {"type": "str", "required": True},
+    "import_timeout": {"type": "int", "default": 60},
+    "gunicorn_conf": {"type": "str", "required": True},
+    "environment": {"type": "raw", "default": {}, "no_log": True},
+    "health": {"type": "dict", "required": True},
+}
 
 SYSTEMD_RUN_SLACK = 15
 
@@ -44,6 +80,18 @@ class Observed:
     manifest: t.Optional[Manifest]
     tree_problem: str
     venv_problems: t.Tuple[str, ...]
+
+
+@contextlib.contextmanager
+def archive_of(options: Options) -> t.Iterator[str]:
+    """Where the artefact is to be read from: a file that was sent, or one without a name for the content that came with the options."""
+    if options["artefact_content"] is None:
+        yield options["artefact"]
+        return
+    with tempfile.TemporaryFile() as stream:
+        stream.write(base64.b64decode(options["artefact_content"]))
+        stream.flush()
+        yield f"/proc/self/fd/{stream.fileno()}"
 
 
 class Stage:
@@ -92,7 +140,8 @@ class Stage:
         owner = (0, gid_of(options["group"]))
         with self._timed("unpack"):
             os.mkdir(building, 0o700)
-            _unpack.unpack(options["artefact"], building, options["artefact_digest"])
+            with archive_of(options) as path:
+                _unpack.unpack(path, building, options["artefact_digest"])
         links = link_shared(layout, options, building)
         environment = self._ensure_venv(options, building)
         os.makedirs(os.path.join(building, RESERVED), exist_ok=True)
@@ -278,3 +327,8 @@ def import_command(layout: Layout, options: Options) -> t.List[str]:
             flags += ["--property", f"{name}={value}"]
     python = reserved(release, "venv/bin/python")
     return ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *flags, python, "-c", IMPORT, options["entrypoint"]]
+
+
+def run(module: AnsibleModule) -> None:
+    stage = Stage()
+    _phase.run(module, "stage", stage.read, stage.plan, stage.report, stage.rescue)

@@ -1,0 +1,41 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Put the owners and modes of a tree right in one walk."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _permissions as permissions
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+RULE: t.Dict[str, t.Dict[str, t.Any]] = {
+    "path": {"type": "str", "required": True},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw"},
+    "directory_mode": {"type": "raw"},
+    "keep_executable": {"type": "bool", "default": False},
+}
+SPEC: t.Dict[str, t.Any] = {
+    "path": {"type": "path", "required": True},
+    "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
+    "exclude": {"type": "list", "elements": "str", "default": []},
+    "hard_links": {"type": "bool", "default": False},
+}
+
+
+def run(module: AnsibleModule) -> None:
+    def report(_options: _runner.Options, tree: permissions.Tree) -> t.Dict[str, t.Any]:
+        if tree.left_alone:
+            path, reason = tree.left_alone[0]
+            count = len(tree.left_alone)
+            module.warn(f"{count} entries were left as they are, see left_alone. The first is {permissions.printable(path)}: {reason}.")
+        return permissions.report(tree)
+
+    _runner.run(module, read=permissions.read, plan=lambda _options, tree: permissions.plan(tree), report=report)

@@ -1,0 +1,174 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Phase 1 of a deploy: everything about a host that can be known beforehand."""
+
+from __future__ import annotations
+
+import os
+import shutil
+import time
+import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import (
+    _command,
+    _lock,
+    _manifest,
+    _phase,
+    _runner,
+    _state,
+    _transition,
+    _unpack,
+    _verify,
+)
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+SPEC: t.Dict[str, t.Any] = {
+    **_phase.APP,
+    "run": {"type": "str", "required": True},
+    "release": {"type": "str", "required": True},
+    "configuration": {"type": "str", "required": True},
+    "lock_wait": {"type": "int", "default": 0},
+    "python": {"type": "path", "default": "/usr/bin/python3"},
+    "min_free_mb": {"type": "int", "default": 256},
+    "nginx": {"type": "bool", "default": True},
+}
+
+
+Finding = t.Dict[str, str]
+OLDEST_PYTHON = (3, 9)
+
+
+def finding(what: str, found: str, expected: str, fix: str) -> Finding:
+    return {"what": what, "found": found, "expected": expected, "fix": fix}
+
+
+def existing(path: str) -> str:
+    """The path, or its nearest parent that exists."""
+    while not os.path.exists(path):
+        path = os.path.dirname(path)
+    return path
+
+
+def system(options: _runner.Options) -> t.Iterator[Finding]:
+    if not os.path.isdir("/run/systemd/system"):
+        yield finding("init system", "systemd does not run here", "systemd", "Deploy to a host that is booted with systemd.")
+    python = options["python"]
+    if not os.access(python, os.X_OK):
+        yield finding("app_python", f"{python} is not there", "an interpreter", f"Install it, or correct app_python ({python}).")
+        return
+    said = _command.run([python, "-c", "import sys; print(*sys.version_info[:2])"])
+    version = tuple(int(part) for part in said.stdout.split()) if said.ok else (0, 0)
+    if version < OLDEST_PYTHON:
+        yield finding(
+            "app_python", f"{python} is {said.stdout.strip() or said.last_words(1)}", "Python 3.9 or newer", "Correct app_python."
+        )
+
+
+def disk(options: _runner.Options) -> t.Iterator[Finding]:
+    place = existing(options["root"])
+    checks = [
+        {
+            "type": "disk",
+            "name": f"disk space of {place}",
+            "path": place,
+            "min_free_mb": options["min_free_mb"],
+            "min_free_inodes_percent": 1,
+        }
+    ]
+    for verdict in failed(run_checks(checks)):
+        yield finding(
+            verdict.name,
+            verdict.evidence,
+            f"at least {options['min_free_mb']} MB and 1 % of inodes free",
+            "Look at df -h and df -i, make room.",
+        )
+
+
+def lock(options: _runner.Options, layout: Layout) -> t.Iterator[Finding]:
+    held = _lock.load(layout)
+    now = time.time()
+    if held is not None and held.run != options["run"] and held.alive(now) and not options["lock_wait"]:
+        unlock = f"ansible-playbook bulletproof.deploy.unlock -e app_unlock_run={held.run}"
+        yield finding(
+            "lock", f"held by {held.describe(now)}", "free", f"Wait (-e app_lock_wait=SECONDS), or, if you know that it is dead: {unlock}"
+        )
+
+
+def proxy(options: _runner.Options) -> t.Iterator[Finding]:
+    if not options["nginx"] or shutil.which("nginx", path="/usr/sbin:/usr/bin:/sbin:/bin") is None:
+        return
+    tested = _command.run(["nginx", "-t"], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
+    if not tested.ok:
+        yield finding(
+            "nginx configuration",
+            tested.last_words(3),
+            "one that nginx -t accepts",
+            "Repair it: nginx would not start with it after a reboot.",
+        )
+
+
+def dotenv(layout: Layout) -> t.Iterator[Finding]:
+    path = os.path.join(layout.shared, ".env")
+    if os.path.islink(path):
+        yield finding(
+            path, f"a link to {os.readlink(path)}", "a file: systemd reads it as root, whatever it points to", f"Replace {path} by a file."
+        )
+    elif os.path.exists(path) and os.stat(path).st_mode & 0o077:
+        yield finding(path, f"mode {os.stat(path).st_mode & 0o777:04o}: others can read the secrets", "0600", f"chmod 600 {path}")
+
+
+def live_problem(layout: Layout, state: _state.State) -> str:
+    """Why what is served cannot be taken for up to date; empty when it can."""
+    if state.live is None:
+        return "nothing is served"
+    if state.way_back is not None:
+        return f"run {state.way_back.run} was never committed"
+    manifest = _manifest.load(layout, state.live.release)
+    if manifest is None:
+        return f"the manifest of {state.live.release} is gone"
+    if not _transition.is_live(layout, state.live):
+        return f"{layout.service_unit(state.live.slot)} does not run from {state.live.release}, or the live socket points elsewhere"
+    problem = _unpack.tree_problem(layout, manifest)
+    if problem:
+        return f"{state.live.release}: {problem}"
+    checks = [
+        {**check, "deadline": 0, "successes": 1}
+        for check in [*_verify.slot_checks(layout, manifest, state.live.slot), *_verify.proxy_checks(manifest)]
+    ]
+    wrong = failed(run_checks(checks))
+    return f"{state.live.release} is not healthy: {summary(wrong)}" if wrong else ""
+
+
+def look(options: _runner.Options) -> t.Dict[str, t.Any]:
+    layout = _phase.layout_of(options)
+    state = _state.load(layout)
+    findings = [*system(options), *disk(options), *lock(options, layout), *proxy(options), *dotenv(layout)]
+    if findings:
+        told = "\n".join(f"- {one['what']}: {one['found']}; expected: {one['expected']}. What to do: {one['fix']}" for one in findings)
+        raise Failure(f"This host is not ready; nothing was touched.\n{told}", findings=findings)
+    problem = live_problem(layout, state)
+    manifest = _manifest.load(layout, options["release"])
+    recorded = read_json(layout.configuration) or {}
+    configured = recorded.get("digest") == options["configuration"]
+    live = state.live.release if state.live else ""
+    # Its whole tree was read for that; large ones take long.
+    sound = live == options["release"] and not problem
+    return {
+        "configured": configured,
+        "staged": sound or (manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
+        "up_to_date": configured and sound,
+        "live": live,
+        "notes": [problem] if problem and state.live else [],
+    }
+
+
+def run(module: AnsibleModule) -> None:
+    _runner.run(module, look, lambda options, observed: [], lambda options, observed: observed)

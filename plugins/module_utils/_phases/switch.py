@@ -1,0 +1,175 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Phase 5 of a deploy: make a host serve a staged release, or leave it as it was."""
+
+from __future__ import annotations
+
+import time
+import typing as t
+from dataclasses import dataclass
+from functools import partial
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _state, _transition, _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, as_failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
+
+if t.TYPE_CHECKING:
+    from ansible.module_utils.basic import AnsibleModule
+
+SPEC: t.Dict[str, t.Any] = {
+    **_phase.RUN,
+    "release": {"type": "str"},
+    "back": {"type": "bool", "default": False},
+    "version": {"type": "str"},
+    "again": {"type": "bool", "default": False},
+    "slots": {"type": "list", "elements": "str", "default": ["blue", "green"]},
+}
+
+
+@dataclass(frozen=True)
+class Observed:
+    state: State
+    settled: bool
+    manifests: t.Tuple[_manifest.Manifest, ...]
+
+
+class Switch:
+    """One switch: it remembers what it did, for the report and for the way back."""
+
+    def __init__(self, dry: bool) -> None:
+        self.dry = dry
+        self.began = time.time()
+        self.logs: _evidence.Cursor = {}
+        self.target: t.Optional[Position] = None
+        self.seconds: t.Dict[str, float] = {}
+        self.verdicts: t.List[t.Dict[str, t.Any]] = []
+
+    def read(self, options: Options) -> Observed:
+        layout = _phase.layout_of(options)
+        state = _state.load(layout)
+        self.logs = _evidence.cursor(layout)
+        return Observed(
+            state=state,
+            settled=state.way_back is None and _transition.is_live(layout, state.live),
+            manifests=tuple(_manifest.every(layout)),
+        )
+
+    def plan(self, options: Options, observed: Observed) -> t.List[Change]:
+        layout = _phase.layout_of(options)
+        live = observed.state.live
+        wanted = choose(options, observed, self.dry)
+        if observed.settled and live is not None and live.release == wanted.release and not options["again"]:
+            self.target = live
+            return []
+        target = Position(
+            slot=idle_slot(options["slots"], live), release=wanted.release, since=self.began, run=options["run"], who=options["who"]
+        )
+        self.target = target
+        was = f"slot {live.slot}: {live.release}" if live else "nothing"
+        steps = [
+            ("safety net", None, f"back to {was}", partial(_transition.arm, layout, options["run"], target, options["back"])),
+            (layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
+            ("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
+            (layout.live_socket, live.slot if live else None, target.slot, partial(self._flip, layout, target, options["run"])),
+            ("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
+        ]
+        return [Change(*step) for step in steps]
+
+    def _timed(self, name: str, step: t.Callable[..., t.Any], *arguments: t.Any) -> t.Any:
+        began = time.monotonic()
+        try:
+            return step(*arguments)
+        finally:
+            self.seconds[name] = round(time.monotonic() - began, 4)
+
+    def _flip(self, layout: Layout, target: Position, run: str) -> None:
+        self._timed("flip", _transition.flip, layout, target)
+        _manifest.mark(layout, target.release, "live", run, "serves, on trial")
+
+    def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest) -> None:
+        checks = _verify.slot_checks(layout, manifest, target.slot) if name == "verify" else _verify.proxy_checks(manifest)
+        try:
+            self.verdicts += self._timed(name, _transition.verify, layout, target, checks)
+        except Failure as failure:
+            if failure.facts.get("crashed") or not _verify.gave_no_answer(failure.facts.get("verdicts")):
+                raise
+            seconds = manifest.health["start_timeout"]
+            fix = f"Mend the release and deploy it again. If it only needs longer to start: raise app_start_timeout, which is {seconds} s."
+            raise Failure(failure.what, fix=fix, **failure.facts) from None
+
+    def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
+        live = observed.state.live
+        return {
+            "release": self.target.release if self.target else "",
+            "slot": self.target.slot if self.target else "",
+            "before": live.release if live else "",
+            "verdicts": self.verdicts,
+            "seconds": self.seconds,
+        }
+
+    def rescue(self, options: Options, failure: Failure) -> Failure:
+        """Go back at once. If even that fails, the timer goes on trying."""
+        layout = _phase.layout_of(options)
+        if self.target is not None:
+            failure = _transition.with_last_words(layout, failure, self.target, self.began, self.logs)
+        try:
+            back = _transition.go_back(layout, failure.what.splitlines()[0], options["run"], blame=True)
+        except Exception as error:
+            return Failure(
+                f"{failure.what}\nGoing back failed as well: {as_failure(error).what}",
+                fix=f"The host tries again every few seconds; watch: journalctl -u {options['app']}-safety-net",
+                **failure.facts,
+            )
+        served = f"It went back: this host serves {back.release} as before." if back else "Nothing was served before, and nothing is now."
+        return Failure(
+            f"{failure.what}\n{served}", fix=failure.fix or "Mend the release and deploy it again.", **{**failure.facts, "reverted": True}
+        )
+
+
+def idle_slot(slots: t.Sequence[str], live: t.Optional[Position]) -> str:
+    """The strategy's first slot that does not serve; with a single slot, that one."""
+    free = [slot for slot in slots if live is None or slot != live.slot]
+    return free[0] if free else slots[0]
+
+
+def choose(options: Options, observed: Observed, dry: bool) -> _manifest.Manifest:
+    """The release that is wanted, by its id or by going back.
+
+    :param dry: In check mode, the release was not staged either, and its name is enough to plan with.
+    """
+    known = {one.release: one for one in observed.manifests}
+    if not options["back"]:
+        wanted = known.get(options["release"])
+        if wanted is None and dry:
+            return _manifest.Manifest(options["release"], "", "", "", "", {})
+        if wanted is None:
+            raise Failure(f"Release {options['release']} is not staged on this host.", fix="Stage it first: deploy.yml does.")
+        return wanted
+    live = observed.state.live
+    good = [one for one in observed.manifests if one.state == "good"]
+    have = ", ".join(one.release for one in good) or "none"
+    if live is None:
+        raise Failure("This host serves nothing yet, so there is nothing to go back from.", fix="Deploy a release first.")
+    if options["version"]:
+        named = [one for one in good if options["version"] in (one.release, one.version)]
+        if not named:
+            bad = [one for one in observed.manifests if options["version"] in (one.release, one.version)]
+            why = f" (it is {bad[-1].state}: {bad[-1].why})" if bad else ""
+            raise Failure(
+                f"No good release {options['version']} is on this host{why}; good ones: {have}.",
+                fix="Choose one of them, or deploy it again.",
+            )
+        return named[-1]
+    back = _manifest.back_from(observed.manifests, live.release)
+    if back is None:
+        raise Failure(f"No good release older than {live.release} is on this host; good ones: {have}.", fix="Deploy the version you want.")
+    return back
+
+
+def run(module: AnsibleModule) -> None:
+    switch = Switch(dry=module.check_mode)
+    _phase.run(module, "switch", switch.read, switch.plan, switch.report, switch.rescue)
