@@ -39,41 +39,51 @@ EXAMPLES = r"""
 
 RETURN = r"""# What the module of that name returns."""
 
-import importlib
+import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, _load_params
 
-PACKAGE = "ansible_collections.bulletproof.deploy.plugins.module_utils._phases"
-PHASES = {
-    "permissions": "permissions",
-    "preflight": "preflight",
-    "release_commit": "commit",
-    "release_revert": "revert",
-    "release_stage": "stage",
-    "release_switch": "switch",
-    "release_watch": "watch",
-}
+NAMES = ("permissions", "preflight", "release_commit", "release_revert", "release_stage", "release_switch", "release_watch")
 
-if PHASES is None:
-    # Never carried out: this is how Ansible knows what to send along. Importing all of them would cost each phase the time of all.
-    from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import (  # noqa: F401
-        commit,
-        permissions,
-        preflight,
-        revert,
-        stage,
-        switch,
-        watch,
-    )
+
+def phase_of(name: str) -> t.Any:
+    """What carries a phase out. Each is imported only when it is asked for: importing all would cost each the time of all."""
+    if name == "permissions":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import permissions
+
+        return permissions
+    if name == "preflight":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import preflight
+
+        return preflight
+    if name == "release_commit":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import commit
+
+        return commit
+    if name == "release_revert":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import revert
+
+        return revert
+    if name == "release_stage":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import stage
+
+        return stage
+    if name == "release_switch":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import switch
+
+        return switch
+    if name == "release_watch":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import watch
+
+        return watch
+    return None
 
 
 def main() -> None:
     # The options depend on the phase, so that has to be known before they are read.
-    name = (_load_params() or {}).get("phase", "")
-    phase = importlib.import_module(f"{PACKAGE}.{PHASES[name]}") if name in PHASES else None
-    options = phase.SPEC if phase else {}
-    choice = {"type": "str", "required": True, "choices": sorted(PHASES)}
-    module = AnsibleModule(argument_spec={**options, "phase": choice}, supports_check_mode=True)
+    phase = phase_of((_load_params() or {}).get("phase", ""))
+    name = {"type": "str", "required": True, "choices": list(NAMES)}
+    module = AnsibleModule(argument_spec={**(phase.SPEC if phase else {}), "phase": name}, supports_check_mode=True)
     if phase:
         phase.run(module)
 

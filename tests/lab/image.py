@@ -27,6 +27,7 @@ PACKAGES = (
     "logrotate",
     "nginx",
     "openssh-server",
+    "postgresql",
     "procps",
     "python3",
     "python3-venv",

@@ -1,0 +1,41 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A lab host with a PostgreSQL server and the tools environment, and a way to run one module on it."""
+
+from __future__ import annotations
+
+import os
+import typing as t
+
+import pytest
+from database.server import Module, Server
+
+from lab import up
+from lab.hosts import Host
+
+# Another host than the tests' own, for whoever works on them while they run.
+NAME = os.environ.get("BULLETPROOF_DATABASE_HOST", "database")
+RELEASE = os.environ.get("BULLETPROOF_DATABASE_RELEASE", "bookworm")
+
+
+@pytest.fixture(scope="session")
+def host() -> Host:
+    return up([NAME], RELEASE)[0]
+
+
+@pytest.fixture(scope="session")
+def module(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Module:
+    """Run one module of the checkout on the host, over SSH and as root, and get what it returns."""
+    return Module(host, tmp_path_factory.mktemp("modules"))
+
+
+@pytest.fixture(scope="session")
+def server(host: Host, module: Module) -> t.Iterator[Server]:
+    """The host's PostgreSQL server, running, with the tools environment that its modules need."""
+    module.install_tools("uv>=0.8,<1", "psycopg2-binary>=2.9,<3")
+    server = Server(host)
+    server.start()
+    yield server
+    server.stop()
