@@ -5,7 +5,7 @@
 """The versions of the example applications: good ones, and one for each way in which a new version can be bad.
 
 Every version is a commit of its own, with a tag, in a Git repository that this makes; the same applications always
-make the same commits. A version differs from its parent in ``VERSION`` and in the module ``behaviour.py``.
+make the same commits. A version differs from its parent in ``VERSION`` and in the module ``behaviour.py``, its lock, or its migrations.
 
     python3 examples/versions.py list
     python3 examples/versions.py repository /tmp/shop
@@ -26,6 +26,7 @@ from pathlib import Path
 
 HERE = Path(__file__).resolve().parent
 BEHAVIOURS = HERE / "behaviours"
+MIGRATIONS = HERE / "migrations"
 NOT_PART_OF_A_TREE = shutil.ignore_patterns("__pycache__", ".venv", ".*_cache", "*.pyc", "*.db", "*.db-shm", "*.db-wal")
 
 AUTHOR = {"NAME": "The shop", "EMAIL": "shop@example.com", "DATE": "2025-01-01T12:00:00+00:00"}
@@ -56,14 +57,21 @@ class Version:
     good: bool = False
     lock_edit: tuple[str, str] = ("", "")
     """A regular expression and what its matches become, in the lock file."""
+    migrations: tuple[str, ...] = ("customers",)
+    """The files in ``migrations/`` that come after the first one, which is in the application's directory."""
 
 
 def bad(name: str, description: str) -> Version:
     return Version(f"1.2.0-{name}", name.replace("-", "_"), description)
 
 
-FIRST = Version("1.0.0", "", "good: the application as it is in its directory", good=True)
-SECOND = Version("1.1.0", "new_greeting", "good, with another greeting", good=True)
+def migrating(migration: str, description: str) -> Version:
+    name = migration.replace("_", "-")
+    return Version(f"1.2.0-{name}", SECOND.behaviour, description, migrations=("customers", migration))
+
+
+FIRST = Version("1.0.0", "", "good: the application as it is in its directory", good=True, migrations=())
+SECOND = Version("1.1.0", "new_greeting", "good, with another greeting and one more table", good=True)
 THIRD = Version("2.0.0", "another_greeting", "good, with a third greeting", good=True)
 
 VERSIONS: tuple[Version, ...] = (
@@ -84,6 +92,9 @@ VERSIONS: tuple[Version, ...] = (
     bad("no-health-path", "works, but /health is 404"),
     bad("one-worker-crashes", "one worker crashes 1 s after its start, again and again; the others are well"),
     bad("one-worker-hangs", "one worker never answers; the others are well"),
+    migrating("fails_midway", "its migration fails after its first statement"),
+    migrating("drops_customers", "its migration drops a table, so that an older release cannot run beside it"),
+    migrating("second_head", "its migrations have two heads"),
     Version(
         "1.2.0-damaged-lock",
         "new_greeting",
@@ -140,6 +151,8 @@ def _become(tree: Path, app: App, chosen: Version) -> None:
     (tree / "VERSION").write_text(chosen.tag + "\n", encoding="utf-8")
     if chosen.behaviour:
         shutil.copyfile(BEHAVIOURS / f"{chosen.behaviour}.py", tree / app.package / "behaviour.py")
+    for name in chosen.migrations:
+        shutil.copyfile(MIGRATIONS / f"{name}.py", tree / "migrations" / "versions" / f"{name}.py")
     pattern, replacement = chosen.lock_edit
     if pattern:
         lock = tree / app.lock

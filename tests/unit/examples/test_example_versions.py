@@ -45,6 +45,11 @@ def test_every_behaviour_is_used_and_exists() -> None:
     assert {each.behaviour for each in versions.VERSIONS if each.behaviour} == {path.stem for path in versions.BEHAVIOURS.glob("*.py")}
 
 
+def test_every_migration_is_used_and_exists() -> None:
+    used = {name for each in versions.VERSIONS for name in each.migrations}
+    assert used == {path.stem for path in versions.MIGRATIONS.glob("*.py")}
+
+
 def test_the_main_branch_holds_the_good_versions_and_is_checked_out(made: tuple[str, Path]) -> None:
     _commits, repository = made
     assert git(repository, "tag", "--merged", "main").splitlines() == ["1.0.0", "1.1.0", "2.0.0"]
@@ -58,7 +63,9 @@ def test_a_commit_changes_the_version_and_one_thing_more(made: tuple[str, Path])
     for each in versions.VERSIONS[1:]:
         changed = set(git(repository, "diff", "--name-only", f"{each.tag}^", each.tag).splitlines())
         expected = example.lock if each.lock_edit[0] else f"{example.package}/behaviour.py"
-        assert changed == {"VERSION", expected}, each.tag
+        new = {"1.1.0": ("customers",)}.get(each.tag, each.migrations[1:])
+        files = {f"migrations/versions/{name}.py" for name in new}
+        assert changed == {"VERSION", *files, *([] if each.migrations[1:] else [expected])}, each.tag
         assert git(repository, "show", f"{each.tag}:VERSION") == each.tag
 
 
