@@ -49,6 +49,13 @@ options:
     type: list
     elements: str
     default: [blue, green]
+  schema:
+    description:
+      - With O(back=true), what to do when the database has been migrated further than the older release can run on, as this host's deploys have recorded it.
+      - C(refuse) explains it and changes nothing.
+    type: str
+    choices: [refuse, allow]
+    default: refuse
 """
 
 EXAMPLES = r"""

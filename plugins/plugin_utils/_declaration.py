@@ -103,6 +103,12 @@ RULES: t.Mapping[str, Rule] = {
         "a dictionary of names (letters, digits and _, not beginning with a digit) to text or numbers",
         lambda value: all(re.fullmatch(r"[A-Za-z_]\w*", str(name)) and isinstance(one, (str, int, float)) for name, one in value.items()),
     ),
+    "app_database_variable": _matches(r"[A-Za-z_]\w*", "the name of a variable"),
+    "app_migrations_path": _matches(rf"(?:{_RELATIVE})?", "a path inside the release"),
+    "app_allow_contracting": (
+        "a dictionary of revisions, each with a reason",
+        lambda value: all(isinstance(one, str) and one.strip() for one in value.values()),
+    ),
     "app_shared_directories": _each(_RELATIVE, "paths inside the release"),
     "app_shared_files": _each(_RELATIVE, "paths inside the release"),
 }
@@ -192,6 +198,10 @@ def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         yield f'app_worker_class: found "{declared["app_worker_class"]}"; allowed with app_interface asgi: a class that speaks ASGI, such as uvicorn\'s.'
     if declared["app_health_status"] and declared["app_threads"] > 1 and declared["app_worker_class"] == "sync":
         yield 'app_worker_class: found "sync"; allowed with app_threads of more than 1: gthread (sync workers have no threads).'
+    if declared["app_migrations"] != "none" and declared["app_database"] == "none":
+        yield f'app_database: found "none"; allowed with app_migrations {declared["app_migrations"]}: sqlite or postgresql.'
+    if declared["app_rollback_schema"] == "downgrade" and declared["app_migrations"] == "sql":
+        yield 'app_rollback_schema: found "downgrade"; allowed with app_migrations sql: refuse, allow, restore (SQL files have no way back).'
     both = set(declared["app_shared_directories"]) & set(declared["app_shared_files"])
     for path in sorted(both):
         yield f'app_shared_files: found "{path}", which is in app_shared_directories too; allowed: one of them.'

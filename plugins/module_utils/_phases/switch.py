@@ -11,7 +11,7 @@ import typing as t
 from dataclasses import dataclass
 from functools import partial
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _state, _transition, _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _schema, _state, _transition, _verify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, as_failure
@@ -27,6 +27,7 @@ SPEC: t.Dict[str, t.Any] = {
     "version": {"type": "str"},
     "again": {"type": "bool", "default": False},
     "slots": {"type": "list", "elements": "str", "default": ["blue", "green"]},
+    "schema": {"type": "str", "choices": ["refuse", "allow"], "default": "refuse"},
 }
 
 
@@ -35,6 +36,7 @@ class Observed:
     state: State
     settled: bool
     manifests: t.Tuple[_manifest.Manifest, ...]
+    migrated: t.Tuple[_schema.Step, ...] = ()
 
 
 class Switch:
@@ -56,12 +58,15 @@ class Switch:
             state=state,
             settled=state.way_back is None and _transition.is_live(layout, state.live),
             manifests=tuple(_manifest.every(layout)),
+            migrated=tuple(_schema.load(layout)),
         )
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
         layout = _phase.layout_of(options)
         live = observed.state.live
         wanted = choose(options, observed, self.dry)
+        if options["back"] and options["schema"] == "refuse":
+            _schema.refuse(_schema.in_the_way(observed.migrated, wanted), wanted)
         if observed.settled and live is not None and live.release == wanted.release and not options["again"]:
             self.target = live
             return []

@@ -10,6 +10,7 @@ import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import commit, switch
+from ansible_collections.bulletproof.deploy.plugins.module_utils._schema import Step, back_to
 from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
 
 LIVE = Position("blue", "1-a", since=1.0, run="run0")
@@ -23,6 +24,7 @@ OPTIONS = {
     "back": False,
     "again": False,
     "version": None,
+    "schema": "refuse",
 }
 
 
@@ -143,3 +145,48 @@ def test_commit_of_a_first_or_a_direct_deploy_stops_nothing(before):
 
 def test_of_what_is_committed_already_only_the_lock_is_left():
     assert committed(State(live=LIVE)) == [("lock", "run1", None)]
+
+
+def step(revision, kind, at, release="2-b"):
+    return Step(revision, "before", kind, release, "run2", at)
+
+
+@pytest.mark.parametrize(
+    ("steps", "schema", "refused"),
+    [
+        ([step("0002", "expanding", 2.5)], "refuse", False),
+        ([step("0002", "contracting", 2.5)], "refuse", True),
+        ([step("0002", "unknown", 2.5)], "refuse", True),
+        ([step("0002", "contracting", 2.5)], "allow", False),
+        # From before the older release was committed: it has run on that.
+        ([step("0002", "contracting", 0.5)], "refuse", False),
+        ([step("0002", "contracting", 2.5, release="1-a")], "refuse", False),
+    ],
+)
+def test_a_rollback_looks_at_what_was_migrated_since(steps, schema, refused):
+    """Fails when the ledger of migrations is not asked."""
+    chosen = switch.Switch(dry=False)
+    observed = switch.Observed(State(live=Position("blue", "2-b")), True, HAVE, tuple(steps))
+    options = {**OPTIONS, "back": True, "schema": schema}
+    if refused:
+        with pytest.raises(Failure, match=r"migrated since 1-a served") as told:
+            chosen.plan(options, observed)
+        assert "app_rollback_schema=downgrade" in told.value.fix
+    else:
+        assert chosen.plan(options, observed)
+
+
+def test_a_deploy_does_not_ask_it():
+    chosen = switch.Switch(dry=False)
+    observed = switch.Observed(State(live=Position("blue", "2-b")), True, HAVE, (step("0002", "contracting", 2.5),))
+    assert chosen.plan({**OPTIONS, "release": "1-a"}, observed)
+
+
+def test_back_to_the_revision_before_the_first_that_breaks():
+    steps = [
+        Step("2", "1", "expanding", "b", "r", 2.0),
+        Step("3", "2", "contracting", "b", "r", 2.1),
+        Step("4", "3", "contracting", "b", "r", 2.2),
+    ]
+    assert back_to(steps, HAVE[0]) == "2"
+    assert back_to(steps[:1], HAVE[0]) is None
