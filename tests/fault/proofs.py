@@ -1,0 +1,162 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The fault tests can fail: each protection is taken out of a copy of the collection, and its test has to notice.
+
+``make fault-proofs`` runs them all, one after the other, each on a fresh host; ``make fault-proofs OPTIONS=timer`` those with that in their name.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import re
+import shutil
+import subprocess
+import sys
+import time
+from dataclasses import dataclass
+from pathlib import Path
+
+REPOSITORY = Path(__file__).resolve().parents[2]
+INSTALLED = REPOSITORY / ".cache" / "installed"
+PLACE = REPOSITORY / ".cache" / "proofs"
+WITHIN = Path("ansible_collections/bulletproof/deploy")
+
+
+@dataclass(frozen=True)
+class Proof:
+    """A protection: where it stands, what stands there without it, and the test that has to fail then."""
+
+    name: str
+    file: str
+    protected: str
+    without: str
+    test: str
+
+
+TIMER = "    _systemd.start([layout.safety_net_timer], timeout=SYSTEMCTL)\n"
+PROOFS = (
+    Proof("timer", "_transition.py", TIMER, "", "test_controller_dies.py::test_the_lease_is_waited_for_when_nobody_helps"),
+    Proof("boot-unit", "_agent.py", '"boot": boot', '"boot": expire', "test_reboot.py::test_a_quiet_host"),
+    Proof(
+        "revert-at-boot",
+        "_agent.py",
+        'revert(layout, f"the host restarted before run {state.way_back.run} was committed")',
+        "_transition.flip(layout, state.live)",
+        "test_reboot.py::test_between_switch_and_commit",
+    ),
+    Proof(
+        "timer-at-boot",
+        "../../roles/systemd_gunicorn/templates/safety-net.timer.j2",
+        "WantedBy=timers.target\n",
+        "",
+        "test_reboot.py::test_power_cut_while_armed_and_back_after_the_lease",
+    ),
+    Proof(
+        "lock",
+        "_lock.py",
+        "held.run != wanted.run and held.alive(time.time())",
+        "held.run != wanted.run and False",
+        "test_locks.py::test_a_lock_that_is_held",
+    ),
+    Proof(
+        "lease-of-the-lock",
+        "_lock.py",
+        "held.run != wanted.run and held.alive(time.time())",
+        "held.run != wanted.run",
+        "test_locks.py::test_a_run_that_died_is_taken_over_and_undone",
+    ),
+    Proof(
+        "settle",
+        "_phase.py",
+        '            settle(layout, options["run"])\n',
+        "",
+        "test_locks.py::test_a_run_that_died_is_taken_over_and_undone",
+    ),
+    Proof(
+        "staging-rescue",
+        "_phases/stage.py",
+        '        shutil.rmtree(layout.release(f".building-{release}"), ignore_errors=True)\n        state = ',
+        "        state = ",
+        "test_disk.py::test_full_while_staging",
+    ),
+    Proof("disk-check", "_phases/preflight.py", "*disk(options), ", "", "test_disk.py::test_too_little_to_begin_with"),
+    Proof(
+        "replaced-workers",
+        "_verify.py",
+        ', "max_replaced": manifest.health["replaced"]',
+        "",
+        "test_bad_versions.py::test_a_bad_version[1.2.0-workers-crash-after-5s]",
+    ),
+    Proof(
+        "commit-of-a-stranger",
+        "_phases/commit.py",
+        'if not committed and not state.armed_by(options["run"]):',
+        "if False:",
+        "test_connection.py::test_the_connection_is_cut_until_the_lease_has_ended",
+    ),
+    Proof(
+        "rescue-of-the-playbook",
+        "../../playbooks/deploy.yml",
+        "          register: app_revert\n",
+        "          register: app_revert\n          when: false\n",
+        "test_connection.py::test_the_module_is_killed_on_the_host",
+    ),
+)
+
+
+def without(proof: Proof) -> Path:
+    """A copy of the installed collection in which the protection is missing."""
+    copy = PLACE / proof.name
+    shutil.rmtree(copy, ignore_errors=True)
+    shutil.copytree(INSTALLED, copy)
+    file = copy / WITHIN / "plugins" / "module_utils" / proof.file
+    text = file.read_text()
+    if text.count(proof.protected) != 1:
+        sys.exit(f"{proof.name}: {proof.file} does not have exactly once: {proof.protected!r}. Say anew what the protection is.")
+    file.write_text(text.replace(proof.protected, proof.without))
+    return copy
+
+
+def noticed(proof: Proof) -> bool:
+    """Whether the test fails without the protection."""
+    collections = without(proof)
+    # The case may not be in the sample.
+    argv = [sys.executable, "-m", "pytest", f"tests/fault/{proof.test}", "--matrix", "-q", "-p", "no:cacheprovider"]
+    done = subprocess.run(
+        argv,
+        cwd=REPOSITORY,
+        env={**os.environ, "BULLETPROOF_COLLECTIONS": str(collections)},
+        stdin=subprocess.DEVNULL,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        encoding="utf-8",
+        check=False,
+    )
+    (PLACE / f"{proof.name}.log").write_text(done.stdout)
+    failed = re.search(r"^FAILED tests/fault/" + re.escape(proof.test), done.stdout, re.MULTILINE)
+    return done.returncode == 1 and failed is not None
+
+
+def main() -> int:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("names", nargs="*", help="a part of a name: only those")
+    options = parser.parse_args()
+    PLACE.mkdir(parents=True, exist_ok=True)
+    chosen = [proof for proof in PROOFS if not options.names or any(name in proof.name for name in options.names)]
+    unnoticed = []
+    for proof in chosen:
+        began = time.monotonic()
+        good = noticed(proof)
+        if not good:
+            unnoticed.append(proof.name)
+        what = "noticed" if good else f"NOT NOTICED, see {PLACE / proof.name}.log"
+        print(f"{proof.name:24} {time.monotonic() - began:4.0f} s  without it {proof.test}: {what}", flush=True)
+    print(f"{len(chosen) - len(unnoticed)} of {len(chosen)} protections are missed by their test.")
+    return 1 if unnoticed else 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())
