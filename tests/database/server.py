@@ -67,6 +67,8 @@ class Module:
         assert written.exists(), f"{name} ended with {done.returncode}:\n{done.stdout}\n{done.stderr}"
         result = t.cast(Result, json.loads(written.read_text()))
         written.unlink()
+        # What is written leaves it out.
+        result["failed"] = done.returncode != 0
         # Whatever was said to the person, for tests that look for secrets.
         result["said"] = done.stdout + done.stderr
         return result
