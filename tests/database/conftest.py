@@ -32,9 +32,14 @@ def module(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Module:
 
 
 @pytest.fixture(scope="session")
-def server(host: Host, module: Module) -> t.Iterator[Server]:
+def tools(module: Module) -> None:
+    """The tools environment that all the modules need. One for all: of two, the later one would take the other's place."""
+    module.install_tools("uv>=0.8,<1", "psycopg2-binary>=2.9,<3", "boto3>=1.36,<2")
+
+
+@pytest.fixture(scope="session")
+def server(host: Host, tools: None) -> t.Iterator[Server]:
     """The host's PostgreSQL server, running, with the tools environment that its modules need."""
-    module.install_tools("uv>=0.8,<1", "psycopg2-binary>=2.9,<3")
     server = Server(host)
     server.start()
     yield server
