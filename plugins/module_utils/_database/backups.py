@@ -6,6 +6,8 @@
 
 A backup is its data (a file, or a directory) under its final name, and a record beside it (``<name>.json``) that says what was verified. The record is
 written last: data without a record was never verified, and is no backup. Nothing is rotated away but by a plan that keeps the newest verified one.
+
+Whoever changes such a directory holds it (``alone``), so what is unfinished there belongs to nobody any more.
 """
 
 from __future__ import annotations
@@ -20,8 +22,9 @@ import shutil
 import typing as t
 from dataclasses import asdict, dataclass, field
 
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _accounts, _mutex
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._files import sync_directory, write_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import sync_directory, write_atomically
 
 STAMP = "%Y%m%dT%H%M%S"
 PARTIAL = ".partial-"
@@ -92,9 +95,71 @@ def policy_of(options: t.Mapping[str, t.Any]) -> Policy:
     return Policy(within=int(match[1]) * UNITS[match[2]], **counts)
 
 
+@dataclass(frozen=True)
+class Ownership:
+    """Whose a file is, and who may read it. None leaves the account that writes it."""
+
+    uid: t.Optional[int] = None
+    gid: t.Optional[int] = None
+    mode: int = 0o600
+
+    def give(self, path: str) -> None:
+        """Only for what is in a directory that nobody else can change."""
+        os.chown(path, -1 if self.uid is None else self.uid, -1 if self.gid is None else self.gid)
+        os.chmod(path, self.mode)
+
+
+def mode_of(text: str) -> int:
+    if re.fullmatch(r"0?[0-7]{3}", text) is None:
+        raise Failure(f"mode: found {text!r}; allowed: an octal mode such as 0600 or 0640.")
+    return int(text, 8)
+
+
+def ownership_of(options: t.Mapping[str, t.Any]) -> Ownership:
+    return Ownership(
+        uid=_accounts.uid_of(options["owner"]) if options["owner"] else None,
+        gid=_accounts.gid_of(options["group"]) if options["group"] else None,
+        mode=mode_of(options["mode"]),
+    )
+
+
+def trusted(directory: str) -> None:
+    """Refuse a directory where others can put a link in the way of what root writes, and where they can take backups away."""
+    try:
+        found = os.stat(directory)
+    except FileNotFoundError:
+        return
+    if os.geteuid() == 0 and (found.st_uid != 0 or found.st_mode & 0o022):
+        raise Failure(
+            f"The directory of the backups, {directory}, can be changed by others than root: its owner is {found.st_uid},"
+            f" its mode {found.st_mode & 0o7777:04o}. Whoever can do that can have root write over other files, or remove backups.",
+            fix=f"chown root {directory} && chmod go-w {directory}; give the backups themselves away with owner and group.",
+        )
+
+
+@contextlib.contextmanager
+def alone(directory: str, timeout: float) -> t.Iterator[None]:
+    """Hold a directory of backups, made if it is not there: one backup, restore or rotation at a time."""
+    os.makedirs(directory, mode=0o700, exist_ok=True)
+    trusted(directory)
+    with _mutex.exclusive(directory, "backups", timeout):
+        yield
+
+
+def require_room(directory: str, needed: int, what: str) -> None:
+    """Refuse beforehand what the disk cannot hold."""
+    disk = os.statvfs(directory)
+    free = disk.f_bavail * disk.f_frsize
+    if needed > free:
+        raise Failure(
+            f"The disk is too full for {what}: {directory} has {free} bytes free, {needed} are needed.",
+            fix="Look at df -h, make room or keep fewer backups, and run it again. Nothing was changed.",
+        )
+
+
 def superfluous(backups: t.Sequence[Backup], policy: Policy, now: float) -> t.List[Backup]:
     """Which verified backups of one database no rule keeps, the oldest first."""
-    newest_first = sorted(backups, key=lambda backup: backup.taken, reverse=True)
+    newest_first = sorted(backups, key=lambda backup: (backup.taken, backup.name), reverse=True)
     kept = {backup.name for backup in newest_first[: max(policy.last, 1)]}
     kept |= {backup.name for backup in newest_first if policy.within and backup.taken >= now - policy.within}
     for form, count in (("%Y-%m-%d", policy.daily), ("%G-%V", policy.weekly), ("%Y-%m", policy.monthly)):
@@ -107,11 +172,19 @@ def superfluous(backups: t.Sequence[Backup], policy: Policy, now: float) -> t.Li
     return [backup for backup in reversed(newest_first) if backup.name not in kept]
 
 
+def _stem(database: str) -> str:
+    return re.sub(r"[^A-Za-z0-9._-]", "_", database)
+
+
+def stamp(moment: float) -> str:
+    """``<UTC time>``, with microseconds: two moments never share it."""
+    at = datetime.datetime.fromtimestamp(moment, datetime.timezone.utc)
+    return f"{at.strftime(STAMP)}.{at.microsecond:06d}Z"
+
+
 def name_for(database: str, taken: float, extension: str) -> str:
-    """``<database>-<UTC time>.<extension>``, with microseconds: two backups never share a name."""
-    moment = datetime.datetime.fromtimestamp(taken, datetime.timezone.utc)
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", database)
-    return f"{safe}-{moment.strftime(STAMP)}.{moment.microsecond:06d}Z.{extension}"
+    """``<database>-<UTC time>.<extension>``."""
+    return f"{_stem(database)}-{stamp(taken)}.{extension}"
 
 
 def partial_path(directory: str, name: str) -> str:
@@ -126,17 +199,29 @@ def digest(path: str) -> t.Tuple[str, int]:
     if os.path.isdir(path):
         files = sorted(os.path.join(here, name) for here, _directories, names in os.walk(path) for name in names)
     for one in files:
-        if one != path:
-            hashed.update(os.path.relpath(one, path).encode() + b"\0")
         with open(one, "rb") as stream:
+            if one != path:
+                # With its length, so that no name can be taken for the end of the file before it.
+                hashed.update(f"{os.path.relpath(one, path)}\0{os.fstat(stream.fileno()).st_size}\0".encode())
             for block in iter(lambda: stream.read(BLOCK), b""):
                 hashed.update(block)
                 size += len(block)
     return hashed.hexdigest(), size
 
 
-def publish(directory: str, name: str, database: str, kind: str, taken: float, facts: t.Mapping[str, t.Any]) -> Backup:
-    """Make verified data a backup: durable, under its final name, and then its record."""
+def publish(
+    directory: str,
+    name: str,
+    database: str,
+    kind: str,
+    taken: float,
+    facts: t.Mapping[str, t.Any],
+    verified: t.Optional[t.Tuple[str, int]] = None,
+) -> Backup:
+    """Make verified data a backup: durable, under its final name, and then its record.
+
+    :param verified: SHA-256 and size, where the caller has them from reading the data already.
+    """
     partial = partial_path(directory, name)
     final = os.path.join(directory, name)
     for here, _directories, names in os.walk(partial):
@@ -145,13 +230,13 @@ def publish(directory: str, name: str, database: str, kind: str, taken: float, f
         sync_directory(here)
     if os.path.isfile(partial):
         _sync(partial)
-    sha256, size = digest(partial)
+    sha256, size = verified or digest(partial)
     backup = Backup(name, database, kind, taken, size, sha256, facts)
-    mode, owner = os.stat(partial).st_mode & 0o666, os.stat(partial)
+    like = os.stat(partial)
     os.rename(partial, final)
     sync_directory(directory)
-    write_json(f"{final}.json", asdict(backup), mode or 0o600)
-    os.chown(f"{final}.json", owner.st_uid, owner.st_gid)
+    record = json.dumps(asdict(backup), indent=2, sort_keys=True) + "\n"
+    write_atomically(f"{final}.json", record, like.st_mode & 0o666, (like.st_uid, like.st_gid))
     return backup
 
 
@@ -210,15 +295,29 @@ def discard(path: str) -> None:
             os.unlink(path)
 
 
-def unfinished(directory: str, database: str) -> t.List[str]:
-    """Names of what a backup that was cut short has left: data that was never verified, or that has lost its record."""
-    ours = re.compile(rf"(?:{re.escape(PARTIAL)})?{re.escape(name_for(database, 0, '').split('-1970')[0])}-\d{{8}}T\d{{6}}\.\d{{6}}Z\..+")
+def belongs_to(database: str) -> t.Pattern[str]:
+    """Names that belong to backups of a database: data, records, and what either was written as."""
+    return re.compile(rf"(?:\.|{re.escape(PARTIAL)})?{re.escape(_stem(database))}-\d{{8}}T\d{{6}}\.\d{{6}}Z\..+")
+
+
+def _names(directory: str, database: str) -> t.List[str]:
+    ours = belongs_to(database)
     try:
-        names = sorted(os.listdir(directory))
+        return sorted(name for name in os.listdir(directory) if ours.fullmatch(name))
     except FileNotFoundError:
         return []
-    return [
-        name
-        for name in names
-        if ours.fullmatch(name) and not name.endswith(".json") and (name.startswith(PARTIAL) or load(directory, name) is None)
-    ]
+
+
+def unfinished(directory: str, database: str) -> t.List[str]:
+    """Names of what a backup or a rotation that was cut short has left: what was never verified, or has lost its record.
+
+    Data whose record is there and cannot be read is not among them: it was verified once, and a person has to look (``unreadable``).
+    """
+    names = _names(directory, database)
+    return [name for name in names if name.startswith(".") or not (name.endswith(".json") or f"{name}.json" in names)]
+
+
+def unreadable(directory: str, database: str) -> t.List[str]:
+    """Names of data whose record is there and cannot be read, and of which nobody can say any more whether it is good."""
+    names = _names(directory, database)
+    return [name for name in names if not name.startswith(".") and f"{name}.json" in names and load(directory, name) is None]
