@@ -46,8 +46,13 @@ def cursor(layout: Layout) -> Cursor:
 
 def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
     """Value to name, for everything in the environment of a release and in the shared ``.env``."""
+    return secrets_in([os.path.join(layout.shared, ".env"), reserved(layout.release(release), "environment")])
+
+
+def secrets_in(paths: t.Iterable[str]) -> t.Dict[str, str]:
+    """Value to name, for everything in files of environment variables."""
     found: t.Dict[str, str] = {}
-    for path in (os.path.join(layout.shared, ".env"), reserved(layout.release(release), "environment")):
+    for path in paths:
         try:
             with open(path, encoding="utf-8", errors="replace") as stream:
                 text = stream.read()

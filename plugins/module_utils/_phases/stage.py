@@ -17,7 +17,16 @@ import typing as t
 from dataclasses import dataclass, replace
 from functools import partial
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _command, _evidence, _manifest, _phase, _state, _unpack, _venv
+from ansible_collections.bulletproof.deploy.plugins.module_utils import (
+    _command,
+    _evidence,
+    _manifest,
+    _phase,
+    _sandbox,
+    _state,
+    _unpack,
+    _venv,
+)
 from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import replace_link, sync_directory, write_atomically
@@ -58,8 +67,6 @@ SPEC: t.Dict[str, t.Any] = {
     "environment": {"type": "raw", "default": {}, "no_log": True},
     "health": {"type": "dict", "required": True},
 }
-
-SYSTEMD_RUN_SLACK = 15
 
 # Runs in the release's own interpreter: imports the module and finds what gunicorn will look for in it.
 IMPORT = """
@@ -197,7 +204,7 @@ class Stage:
     def _imports(self, options: Options) -> None:
         layout = _phase.layout_of(options)
         with self._timed("imports"):
-            done = _command.run(import_command(layout, options), timeout=options["import_timeout"] + SYSTEMD_RUN_SLACK)
+            done = _command.run(import_command(layout, options), timeout=options["import_timeout"] + _sandbox.SLACK)
         if done.ok:
             return
         if self.seconds["imports"] >= options["import_timeout"]:
@@ -310,23 +317,15 @@ def compile_tree(venv: str, building: str, final: str) -> None:
 def import_command(layout: Layout, options: Options) -> t.List[str]:
     """The entry point, imported as the service will: its account, its environment as systemd reads it, its directory."""
     release = layout.release(options["release"])
-    properties = {
-        "User": options["user"],
-        "Group": options["group"],
-        "WorkingDirectory": release,
-        "EnvironmentFile": [f"-{os.path.join(layout.shared, '.env')}", reserved(release, "environment")],
-        "RuntimeMaxSec": str(options["import_timeout"]),
-        "ProtectSystem": "strict",
-        "ReadWritePaths": f"{layout.shared}",
-        "PrivateTmp": "yes",
-        "NoNewPrivileges": "yes",
-    }
-    flags = []
-    for name, values in properties.items():
-        for value in values if isinstance(values, list) else [values]:
-            flags += ["--property", f"{name}={value}"]
-    python = reserved(release, "venv/bin/python")
-    return ["systemd-run", "--quiet", "--pipe", "--wait", "--collect", *flags, python, "-c", IMPORT, options["entrypoint"]]
+    return _sandbox.command(
+        [reserved(release, "venv/bin/python"), "-c", IMPORT, options["entrypoint"]],
+        user=options["user"],
+        group=options["group"],
+        directory=release,
+        environment_files=[f"-{os.path.join(layout.shared, '.env')}", reserved(release, "environment")],
+        writable=[layout.shared],
+        seconds=options["import_timeout"],
+    )
 
 
 def run(module: AnsibleModule) -> None:
