@@ -22,7 +22,7 @@ from dataclasses import dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
 from ansible_collections.bulletproof.deploy.plugins.module_utils._command import must
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, sqlite
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, sqlite, sqlite_in_use
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup, Ownership
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.sqlite import Contents, Damaged, Deadline
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.sqlite_backup import TIMEOUT, differences, of_database
@@ -40,6 +40,7 @@ class Wanted:
 
     :param name: Of the backup; empty for the newest.
     :param source_file: A file that is no backup of ours, instead of one.
+    :param in_use: Write into the database in a transaction, instead of putting another file in its place: nobody has to be stopped.
     :param ownership: Of a database that is not there yet; otherwise the new one has that of the old one.
     """
 
@@ -48,6 +49,7 @@ class Wanted:
     name: str = ""
     source_file: str = ""
     stop_units: t.Sequence[str] = ()
+    in_use: bool = False
     ownership: t.Optional[Ownership] = None
     timeout: float = TIMEOUT
 
@@ -188,8 +190,13 @@ def _restore(wanted: Wanted, observed: Observed) -> None:
     try:
         observed.contents = stage(observed.source, new, deadline)
         _ownership(wanted).give(new)
-        with stopped(wanted.stop_units, deadline):
-            observed.replaced = take_its_place(wanted.path, new, moment, deadline)
+        if wanted.in_use and os.path.exists(wanted.path):
+            observed.replaced = os.path.join(here, f"{name}.replaced-{moment}")
+            sqlite_in_use.replace_content(wanted.path, new, observed.replaced, deadline)
+            backups.discard(new)
+        else:
+            with stopped(wanted.stop_units, deadline):
+                observed.replaced = take_its_place(wanted.path, new, moment, deadline)
     except BaseException:
         for left in (new, *(new + suffix for suffix in sqlite.COMPANIONS)):
             backups.discard(left)
@@ -254,14 +261,8 @@ def take_its_place(path: str, new: str, moment: str, deadline: Deadline) -> str:
             f"{path} is in use by {', '.join(users)}; what they write after a restore would be lost.",
             fix="Nothing was replaced. Name their units in stop_units, or stop them.",
         )
-    broken = ""
-    if os.path.exists(path):
-        try:
-            sqlite.settle(path, deadline)
-        except Damaged as error:
-            broken = error.what
-    if broken or not os.path.exists(path):
-        # Nothing can take in what is beside it; it is kept as it is, and must not meet the new one.
+    if not _take_in(path, deadline):
+        # It is kept as it is, and must not meet the new database.
         for suffix in ("-wal", "-journal"):
             with contextlib.suppress(FileNotFoundError):
                 os.rename(path + suffix, kept + suffix)
@@ -285,6 +286,18 @@ def take_its_place(path: str, new: str, moment: str, deadline: Deadline) -> str:
             fix="Stop them at once, name their units in stop_units, and restore again.",
         )
     return kept
+
+
+def _take_in(path: str, deadline: Deadline) -> bool:
+    """Bring what lies beside a database into it; False when there is no database that could take it in."""
+    # SQLite drops the -wal of what does not even begin like a database.
+    if not os.path.exists(path) or sqlite.header_of(path) is None:
+        return False
+    try:
+        sqlite.settle(path, deadline)
+    except Damaged:
+        return False
+    return True
 
 
 def _put(path: str, new: str) -> None:
