@@ -56,8 +56,8 @@ else
 	cd $(COLLECTIONS) && PYTHONPATH=$(CURDIR)/tests molecule test --all
 endif
 
-e2e: env ## whole deployments on lab hosts, under load and with faults
-	pytest tests/e2e
+e2e: collection ## whole deployments on lab hosts, under load and with faults
+	pytest tests/e2e -n 2 --dist loadfile
 
 fault: collection ## deployments in which one thing is broken: a sample of the cases
 	pytest tests/fault -n 2 --dist loadfile

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What the collection does, shown on a lab host: a first deploy, an update under load, a broken version, a rollback.
+"""What the collection does, shown on a lab host: a first deploy, an update under load, broken versions, a rollback.
 
 ``make demo`` runs it. The host stays up for the next demo; ``PYTHONPATH=tests .venv/bin/python -m lab down demo1`` removes it.
 """
@@ -38,6 +38,7 @@ RATE = 100
 WATCH = 3
 PLACE = REPOSITORY / ".cache" / "demo"
 BROKEN = "1.2.0-crash-on-boot"
+FAILS_MIDWAY = "1.2.0-fails-midway"
 WIDTH = 100
 
 # How an app is taken off a host: its units, then everything that is named after it. The caches and the tools are not the app's, and stay.
@@ -74,7 +75,13 @@ class Demo:
         self.host.run(["sh", "-c", FORGET], check=False)
         shutil.rmtree(PLACE, ignore_errors=True)
         versions.make_repository(PLACE / "shop")
-        self.declaration = {**SHOP, "app_source": {"git": str(PLACE / "shop")}, "app_watch": WATCH}
+        self.declaration = {
+            **SHOP,
+            "app_source": {"git": str(PLACE / "shop")},
+            "app_database": "sqlite",
+            "app_migrations": "alembic",
+            "app_watch": WATCH,
+        }
         self.project = Project(PLACE / "project", [self.host], self.declaration)
         self.url = f"http://{self.host.address}/"
         self.steps: list[Step] = []
@@ -199,8 +206,9 @@ def main() -> int:
         f"\nThe commands are typed in {shown(demo.project.directory)}. Under load means {RATE} requests per second: keep-alive, new, slow, POST."
     )
     demo.step("First deploy", "deploy", "-e", "app_version=1.0.0", expect="1.0.0", load=False)
-    demo.step("Blue-green update, under load", "deploy", "-e", "app_version=1.1.0", expect="1.1.0")
+    demo.step("Update with a migration, under load", "deploy", "-e", "app_version=1.1.0", expect="1.1.0")
     demo.step("A version that crashes, under load", "deploy", "-e", f"app_version={BROKEN}", expect="1.1.0", good=False)
+    demo.step("A migration that fails, under load", "deploy", "-e", f"app_version={FAILS_MIDWAY}", expect="1.1.0", good=False)
     demo.step("Rollback, under load", "rollback", expect="1.0.0")
     demo.summary()
     return 1 if any(step.problems for step in demo.steps) else 0

@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import threading
 import time
 import typing as t
 
@@ -44,6 +45,24 @@ def settle(layout: Layout, run: str) -> None:
     state = _state.load(layout)
     if state.way_back is not None and state.way_back.run != run:
         _agent.revert(layout, f"run {run} took over from run {state.way_back.run}, which was never committed")
+
+
+@contextlib.contextmanager
+def renewing(options: _runner.Options) -> t.Iterator[None]:
+    """Keep the run's lease alive while something takes as long as it takes: this process lives, and so does the run."""
+    ended = threading.Event()
+
+    def renew() -> None:
+        while not ended.wait(options["lease"] / 4):
+            _lock.hold(layout_of(options), options["run"], options["who"], options["reason"], options["lease"])
+
+    thread = threading.Thread(target=renew, daemon=True)
+    thread.start()
+    try:
+        yield
+    finally:
+        ended.set()
+        thread.join()
 
 
 @contextlib.contextmanager

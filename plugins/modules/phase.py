@@ -22,7 +22,7 @@ options:
     description: The name of the module that documents the phase, without the collection's.
     type: str
     required: true
-    choices: [permissions, preflight, release_commit, release_revert, release_stage, release_switch, release_watch]
+    choices: [permissions, preflight, release_commit, release_migrate, release_revert, release_stage, release_switch, release_unmigrate, release_watch]
 """
 
 EXAMPLES = r"""
@@ -43,7 +43,17 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule, _load_params
 
-NAMES = ("permissions", "preflight", "release_commit", "release_revert", "release_stage", "release_switch", "release_watch")
+NAMES = (
+    "permissions",
+    "preflight",
+    "release_commit",
+    "release_migrate",
+    "release_revert",
+    "release_stage",
+    "release_switch",
+    "release_unmigrate",
+    "release_watch",
+)
 
 
 def phase_of(name: str) -> t.Any:
@@ -76,6 +86,14 @@ def phase_of(name: str) -> t.Any:
         from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import watch
 
         return watch
+    if name == "release_migrate":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import migrate
+
+        return migrate
+    if name == "release_unmigrate":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import unmigrate
+
+        return unmigrate
     return None
 
 

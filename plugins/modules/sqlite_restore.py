@@ -46,6 +46,12 @@ options:
     type: list
     elements: str
     default: []
+  in_use:
+    description:
+      - Write the backup into the database in one transaction, while it is used. Nobody has to be stopped; open transactions end with the old content.
+      - A consistent copy of what it replaces is kept. A damaged database has to be replaced with O(stop_units) instead.
+    type: bool
+    default: false
   drill:
     description: Restore into a scratch file in O(backups), compare with the record, drop it, and change nothing.
     type: bool
@@ -133,6 +139,7 @@ def wanted_of(options: Options) -> sqlite_restore.Wanted:
         name=options["name"] or "",
         source_file=options["source_file"] or "",
         stop_units=options["stop_units"],
+        in_use=options["in_use"],
         ownership=backups.ownership_of(options),
         timeout=options["timeout"],
     )
@@ -154,13 +161,14 @@ def main() -> None:
             "name": {"type": "str"},
             "source_file": {"type": "path"},
             "stop_units": {"type": "list", "elements": "str", "default": []},
+            "in_use": {"type": "bool", "default": False},
             "drill": {"type": "bool", "default": False},
             "owner": {"type": "str"},
             "group": {"type": "str"},
             "mode": {"type": "str", "default": "0640"},
             "timeout": {"type": "int", "default": TIMEOUT},
         },
-        mutually_exclusive=[("name", "source_file"), ("drill", "source_file")],
+        mutually_exclusive=[("name", "source_file"), ("drill", "source_file"), ("in_use", "stop_units")],
         supports_check_mode=True,
     )
 

@@ -22,6 +22,8 @@ from lab.deployment import COLLECTIONS, REPOSITORY
 from lab.hosts import Host
 
 PORTS = itertools.count(8001)
+# Each worker of pytest-xdist has hosts of its own.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "one")
 
 NewApp = t.Callable[..., App]
 
@@ -38,14 +40,14 @@ def collection() -> Path:
 
 @pytest.fixture(scope="session")
 def host(collection: Path) -> Host:
-    (host,) = lab_hosts.up(["e2e-one"])
+    (host,) = lab_hosts.up([f"e2e-{WORKER}"])
     forget(host)
     return host
 
 
 @pytest.fixture(scope="session")
 def two_hosts(host: Host) -> list[Host]:
-    (other,) = lab_hosts.up(["e2e-two"])
+    (other,) = lab_hosts.up([f"e2e-{WORKER}-too"])
     forget(other)
     return [host, other]
 

@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import contextlib
 
+from fault.world import LONGEST_WATCH
+
 CUT = ["INPUT", "-p", "tcp", "--dport", "22", "-j", "DROP"]
 
 
 def test_the_connection_is_cut_until_the_lease_has_ended(shop):
     """The host goes back; the controller, connected again, finds that out and fails. Fails without the commit's look at whose trial it is."""
     before = shop.serving()
-    running = shop.start("deploy", app_version=shop.other)
+    running = shop.start("deploy", app_version=shop.other, app_watch=LONGEST_WATCH)
     running.wait_for("Watch it")
+    shop.wait_until_at_work()
     shop.host.run(["iptables", "-I", *CUT])
     try:
         shop.settle_modules()

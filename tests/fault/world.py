@@ -155,6 +155,11 @@ class Shop:
         if lock:
             self.host.write(f"{self.root}/.deploy/lock.json", json.dumps({**lock, "deadline": time.time() - 1}), mode="0600")
 
+    def wait_until_at_work(self) -> None:
+        """Let the module that the controller has begun arrive on the host: cut off before, what is there waits for its code for ever."""
+        arrived = ["sh", "-c", "ls -d /tmp/ansible_*_payload_*"]
+        self.wait_until(lambda: self.host.run(arrived, check=False).returncode == 0, 60, "the module arrived on the host")
+
     def settle_modules(self) -> None:
         """Let what still runs of a dead run on the host come to its end."""
         self.wait_until(

@@ -10,7 +10,6 @@ the same moment, whatever is written meanwhile.
 
 from __future__ import annotations
 
-import contextlib
 import os
 import re
 import shutil
@@ -18,10 +17,8 @@ import time
 import typing as t
 from dataclasses import asdict, dataclass
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _mutex
-from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, postgres, postgres_contents, url
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup, Ownership
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.url import Postgres
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
@@ -53,28 +50,16 @@ class Dump:
     account: str = ""
 
 
-@dataclass(frozen=True)
-class Ownership:
-    """Whose a backup is; a directory may also be entered by who may read it."""
-
-    owner: t.Optional[str] = None
-    group: t.Optional[str] = None
-    mode: str = "0600"
-
-    def apply(self, path: str) -> None:
-        uid = uid_of(self.owner) if self.owner else os.geteuid()
-        gid = gid_of(self.group) if self.group else os.getegid()
-        mode = mode_of(self.mode)
-        inside = [os.path.join(path, name) for name in os.listdir(path)] if os.path.isdir(path) else []
-        for one in [*inside, path]:
-            os.chown(one, uid, gid)
-            os.chmod(one, mode | (mode & 0o444) >> 2 if os.path.isdir(one) else mode)
-
-
-def mode_of(text: str) -> int:
-    if not re.fullmatch(r"0?[0-7]{3}", text):
-        raise Failure(f"mode: found {text!r}; allowed: an octal mode such as 0600 or 0640.")
-    return int(text, 8)
+def hand_over(path: str, ownership: Ownership) -> None:
+    """Give a dump to whom it belongs, whichever account has written it; a directory may be entered by who may read it."""
+    uid = os.geteuid() if ownership.uid is None else ownership.uid
+    gid = os.getegid() if ownership.gid is None else ownership.gid
+    if os.path.isdir(path):
+        for name in os.listdir(path):
+            Ownership(uid, gid, ownership.mode).give(os.path.join(path, name))
+        Ownership(uid, gid, ownership.mode | (ownership.mode & 0o444) >> 2).give(path)
+    else:
+        Ownership(uid, gid, ownership.mode).give(path)
 
 
 def check(dump: Dump, version: int) -> None:
@@ -110,7 +95,9 @@ def needed(tables: int, newest: t.Optional[Backup]) -> int:
     return (min(newest.size, tables) if newest else tables // 10) + RESERVE
 
 
-def tables_size(connection: t.Any) -> int:
+def tables_size(connection: t.Any, timeout: float) -> int:
+    # Waits, like pg_dump after it, for tables that somebody has locked.
+    postgres.rows(connection, f"SET statement_timeout = {max(1, int(timeout * 1000))}")
     return int(postgres.rows(connection, TABLES_SIZE)[0][0])
 
 
@@ -161,27 +148,33 @@ def check_archive(path: str, version: int, relations: t.Sequence[postgres_conten
 
 
 def make(
-    database: Postgres, directory: str, dump: Dump = Dump(), ownership: Ownership = Ownership(), name: str = "", taken: float = 0.0
+    database: Postgres,
+    directory: str,
+    dump: Dump = Dump(),
+    ownership: t.Optional[Ownership] = None,
+    name: str = "",
+    taken: float = 0.0,
+    facts: t.Optional[t.Mapping[str, t.Any]] = None,
 ) -> Backup:
     """Make one verified backup. Whatever goes wrong, what was begun is removed and nothing else is touched.
 
     :param name: The backup's; with ``taken``, when it was decided before.
+    :param facts: What the record says besides.
     """
     taken = taken or time.time()
     name = name or backups.name_for(database.name, taken, EXTENSIONS[dump.format])
-    mode_of(ownership.mode)
     connection = postgres.connect(database, account=dump.account)
     try:
         version = postgres.major(connection)
         check(dump, version)
         newest = next(iter(backups.backups_of(directory, database.name)), None)
-        check_disk(directory, tables_size(connection), newest)
+        check_disk(directory, tables_size(connection, dump.timeout), newest)
         os.makedirs(directory, mode=0o700, exist_ok=True)
         partial = backups.partial_path(directory, name)
         try:
-            facts = _dump(connection, database, partial, dump, version)
-            ownership.apply(partial)
-            return backups.publish(directory, name, database.name, "postgresql", taken, facts)
+            proven = _dump(connection, database, partial, dump, version)
+            hand_over(partial, ownership or Ownership())
+            return backups.publish(directory, name, database.name, "postgresql", taken, {**(facts or {}), **proven})
         except BaseException:
             backups.discard(partial)
             raise
@@ -191,7 +184,7 @@ def make(
 
 def _dump(connection: t.Any, database: Postgres, partial: str, dump: Dump, version: int) -> t.Dict[str, t.Any]:
     """Write the dump, and prove it against what the server has in the same snapshot."""
-    postgres_contents.begin(connection)
+    postgres_contents.begin(connection, dump.timeout)
     snapshot = postgres.rows(connection, "SELECT pg_export_snapshot()")[0][0]
     argv = arguments(postgres.program("pg_dump", version), partial, dump, snapshot)
     with postgres.Program(argv, database, account=dump.account) as running:
@@ -227,15 +220,6 @@ def remedy(said: str) -> str:
     if "version mismatch" in said:
         return "Install the client programs of the server's version (postgresql-client-N)."
     return "Look at what it says, and at the server's log."
-
-
-@contextlib.contextmanager
-def alone(directory: str, database: str) -> t.Iterator[None]:
-    """Let nobody else make, rotate or restore backups of the database here: what another one has begun looks like what a dead one has left."""
-    os.makedirs(directory, mode=0o700, exist_ok=True)
-    safe = re.sub(r"[^A-Za-z0-9._-]", "_", database)
-    with _mutex.exclusive(directory, f".{safe}", timeout=600):
-        yield
 
 
 def adoptable(path: str, database: str, version: int, timeout: float) -> str:
@@ -278,7 +262,7 @@ def adopt(path: str, directory: str, database: str, ownership: Ownership) -> Bac
         partial = backups.partial_path(directory, name)
         backups.discard(partial)
         os.link(path, partial)
-        ownership.apply(partial)
+        hand_over(partial, ownership)
         backup = backups.publish(directory, name, database, "postgresql", taken, {"format": "custom", "adopted": os.path.basename(path)})
     os.unlink(path)
     return backup

@@ -154,22 +154,26 @@ def choose(options: Options, observed: Observed, dry: bool) -> _manifest.Manifes
         if wanted is None:
             raise Failure(f"Release {options['release']} is not staged on this host.", fix="Stage it first: deploy.yml does.")
         return wanted
-    live = observed.state.live
-    good = [one for one in observed.manifests if one.state == "good"]
+    return going_back(options["version"], observed.state.live, observed.manifests)
+
+
+def going_back(version: t.Optional[str], live: t.Optional[Position], manifests: t.Sequence[_manifest.Manifest]) -> _manifest.Manifest:
+    """The release that a rollback goes to: a named one, or what served before."""
+    good = [one for one in manifests if one.state == "good"]
     have = ", ".join(one.release for one in good) or "none"
     if live is None:
         raise Failure("This host serves nothing yet, so there is nothing to go back from.", fix="Deploy a release first.")
-    if options["version"]:
-        named = [one for one in good if options["version"] in (one.release, one.version)]
+    if version:
+        named = [one for one in good if version in (one.release, one.version)]
         if not named:
-            bad = [one for one in observed.manifests if options["version"] in (one.release, one.version)]
+            bad = [one for one in manifests if version in (one.release, one.version)]
             why = f" (it is {bad[-1].state}: {bad[-1].why})" if bad else ""
             raise Failure(
-                f"No good release {options['version']} is on this host{why}; good ones: {have}.",
+                f"No good release {version} is on this host{why}; good ones: {have}.",
                 fix="Choose one of them, or deploy it again.",
             )
         return named[-1]
-    back = _manifest.back_from(observed.manifests, live.release)
+    back = _manifest.back_from(manifests, live.release)
     if back is None:
         raise Failure(f"No good release older than {live.release} is on this host; good ones: {have}.", fix="Deploy the version you want.")
     return back
