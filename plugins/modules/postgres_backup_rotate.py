@@ -46,7 +46,7 @@ options:
     elements: str
     default: []
   timeout:
-    description: Seconds that C(pg_dump) may take.
+    description: Seconds that C(pg_dump) may take, and before that another run that works on O(backups).
     type: float
     default: 3600
   count_rows:
@@ -138,7 +138,6 @@ foreign:
       why: it is not a dump in the custom format
 """
 
-import contextlib
 import fnmatch
 import os
 import time
@@ -150,7 +149,7 @@ from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, postgres, postgres_backup, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database.postgres_backup import Dump, Ownership
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database.postgres_backup import Dump
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 
@@ -172,26 +171,29 @@ def dump_of(options: Options) -> Dump:
     return Dump(account=options["maintenance_user"], **{name: options[name] for name in names})
 
 
-def ownership_of(options: Options) -> Ownership:
-    return Ownership(options["owner"], options["group"], options["mode"])
-
-
 def read(options: Options) -> Observed:
     database = postgres_backup.database_of(options)
     directory = options["backups"]
     backups.policy_of(options)
+    backups.ownership_of(options)
     connection = postgres.connect(database, account=options["maintenance_user"])
     try:
         version = postgres.major(connection)
         existing = backups.backups_of(directory, database.name)
         postgres_backup.check(dump_of(options), version)
-        postgres_backup.check_disk(directory, postgres_backup.tables_size(connection), next(iter(existing), None))
+        postgres_backup.check_disk(directory, postgres_backup.tables_size(connection, options["timeout"]), next(iter(existing), None))
     finally:
         connection.close()
     observed = Observed(database, time.time(), existing, backups.unfinished(directory, database.name), [])
-    for name in strangers(options, observed.unfinished):
+    unreadable = backups.unreadable(directory, database.name)
+    for name in [*unreadable, *strangers(options, {*observed.unfinished, *unreadable})]:
         path = os.path.join(directory, name)
-        why = postgres_backup.adoptable(path, database.name, version, options["timeout"]) if options["adopt"] else "adopt is not set"
+        if name in unreadable:
+            why = "it is a backup whose record cannot be read"
+        elif not options["adopt"]:
+            why = "adopt is not set"
+        else:
+            why = postgres_backup.adoptable(path, database.name, version, options["timeout"])
         if why:
             observed.foreign.append({"name": name, "size": os.lstat(path).st_size, "why": why})
         else:
@@ -199,7 +201,7 @@ def read(options: Options) -> Observed:
     return observed
 
 
-def strangers(options: Options, unfinished: t.Sequence[str]) -> t.List[str]:
+def strangers(options: Options, ours: t.AbstractSet[str]) -> t.List[str]:
     directory = options["backups"]
     names = sorted(os.listdir(directory)) if os.path.isdir(directory) else []
     return [
@@ -207,7 +209,7 @@ def strangers(options: Options, unfinished: t.Sequence[str]) -> t.List[str]:
         for name in names
         if any(fnmatch.fnmatch(name, pattern) for pattern in options["foreign"])
         and not name.startswith(backups.PARTIAL)
-        and name not in unfinished
+        and name not in ours
         and os.path.isfile(os.path.join(directory, name))
         and not os.path.islink(os.path.join(directory, name))
         and backups.load(directory, name) is None
@@ -221,7 +223,7 @@ def plan(options: Options, observed: Observed) -> list[Change]:
     observed.backup = {"name": name, "database": database.name, "format": options["format"]}
 
     def make() -> None:
-        made = postgres_backup.make(database, directory, dump_of(options), ownership_of(options), name, observed.taken)
+        made = postgres_backup.make(database, directory, dump_of(options), backups.ownership_of(options), name, observed.taken)
         observed.backup = asdict(made)
 
     changes = [
@@ -233,7 +235,7 @@ def plan(options: Options, observed: Observed) -> list[Change]:
         path = os.path.join(directory, found)
         after = f"the backup {backup.name}"
         changes.append(
-            Change(path, "foreign", after, partial(postgres_backup.adopt, path, directory, database.name, ownership_of(options)))
+            Change(path, "foreign", after, partial(postgres_backup.adopt, path, directory, database.name, backups.ownership_of(options)))
         )
     every = [*observed.existing, *observed.adoptable.values(), new]
     leaving = backups.superfluous(every, backups.policy_of(options), observed.taken)
@@ -253,12 +255,6 @@ def report(options: Options, observed: Observed) -> t.Dict[str, t.Any]:
     }
 
 
-@contextlib.contextmanager
-def alone(options: Options) -> t.Iterator[None]:
-    with postgres_backup.alone(options["backups"], postgres_backup.database_of(options).name):
-        yield
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -276,7 +272,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    _runner.run(module, read, plan, report, guard=alone(module.params))
+    _runner.run(module, read, plan, report, guard=backups.alone(module.params["backups"], module.params["timeout"]))
 
 
 if __name__ == "__main__":

@@ -44,7 +44,7 @@ options:
     choices: [swap, in_place]
     default: swap
   drill:
-    description: Only prove that the backup can be restored.
+    description: Restore into a scratch database, compare with the record, drop it, and change nothing.
     type: bool
     default: false
   stop_units:
@@ -75,7 +75,7 @@ requirements:
   - pg_restore of the server's version or a newer one
 attributes:
   check_mode:
-    description: Can run in check mode; verifies the backup and the privileges, and tells what would be replaced.
+    description: Can run in check mode; verifies the backup and the privileges, and tells what would be replaced. A drill then restores nothing.
     support: full
   diff_mode:
     description: Shows which database would be replaced, by which backup.
@@ -132,14 +132,13 @@ seconds:
   type: float
 """
 
-import contextlib
 import time
 import typing as t
 from dataclasses import asdict, dataclass
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database import postgres_backup, postgres_restore, url
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, postgres_backup, postgres_restore, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.postgres_restore import Restore, Restored, Source
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
@@ -171,34 +170,17 @@ def plan(options: Options, observed: Observed) -> list[Change]:
     there = name if name in observed.databases else None
 
     def act() -> None:
-        function = postgres_restore.drill if options["drill"] else postgres_restore.restore
-        observed.result = function(observed.database, options["backups"], observed.source, how, observed.now, verified=True)
+        observed.result = postgres_restore.restore(observed.database, options["backups"], observed.source, how, observed.now, verified=True)
 
-    beside = options["drill"] or options["method"] == "swap"
-    left = postgres_restore.leftovers(name, observed.databases) if beside else []
-    changes = [Change(one, "left by a restore that was killed", None, lambda: None) for one in left]
     if options["drill"]:
-        scratch = postgres_restore.aside_name(name, "drill", observed.now)
-        return [*changes, Change(scratch, None, f"{observed.source.path}, compared and dropped again", act)]
+        return []
+    left = postgres_restore.leftovers(name, observed.databases) if options["method"] == "swap" else []
+    changes = [Change(one, "left by a restore that was killed", None, lambda: None) for one in left]
     changes.append(Change(name, "the database that is there" if there else None, observed.source.path, act))
     if there and options["method"] == "swap":
         observed.result.replaced = postgres_restore.aside_name(name, "replaced", observed.now)
         changes.append(Change(observed.result.replaced, None, "the database that was there", lambda: None))
     return changes
-
-
-def report(options: Options, observed: Observed) -> t.Dict[str, t.Any]:
-    return asdict(observed.result)
-
-
-@contextlib.contextmanager
-def alone(options: Options) -> t.Iterator[None]:
-    # A drill looks at one backup and may take long: no deploy should wait for it.
-    if options["drill"]:
-        yield
-        return
-    with postgres_backup.alone(options["backups"], postgres_backup.database_of(options).name):
-        yield
 
 
 def main() -> None:
@@ -219,7 +201,19 @@ def main() -> None:
         mutually_exclusive=[("name", "source_file")],
         supports_check_mode=True,
     )
-    _runner.run(module, read, plan, report, guard=alone(module.params))
+    options = module.params
+
+    def report(_options: Options, observed: Observed) -> t.Dict[str, t.Any]:
+        # Not a change: what it makes, it drops again.
+        if options["drill"] and not module.check_mode:
+            observed.result = postgres_restore.drill(
+                observed.database, options["backups"], observed.source, restore_of(options), observed.now, verified=True
+            )
+        return asdict(observed.result)
+
+    # A drill only looks at the backups and may take long: no deploy should wait for it.
+    guard = None if options["drill"] else backups.alone(options["backups"], options["timeout"])
+    _runner.run(module, read, plan, report, guard=guard)
 
 
 if __name__ == "__main__":

@@ -33,7 +33,7 @@ class Module:
             f"[defaults]\ncollections_path = {REPOSITORY / '.cache' / 'collections'}\ncallback_result_format = json\n[ssh_connection]\npipelining = true\n"
         )
 
-    def __call__(self, name: str, *flags: str, environment: t.Mapping[str, str] | None = None, **options: object) -> Result:
+    def __call__(self, name: str, /, *flags: str, environment: t.Mapping[str, str] | None = None, **options: object) -> Result:
         """What the module returns, failed or not.
 
         :param name: Of this collection, unless it has a dot.
@@ -73,12 +73,12 @@ class Module:
         result["said"] = done.stdout + done.stderr
         return result
 
-    def must(self, name: str, *flags: str, **options: object) -> Result:
+    def must(self, name: str, /, *flags: str, **options: object) -> Result:
         result = self(name, *flags, **options)
         assert not result.get("failed"), result.get("msg") or result
         return result
 
-    def refused(self, name: str, *said: str, **options: object) -> Result:
+    def refused(self, name: str, /, *said: str, **options: object) -> Result:
         """Run what has to fail and say certain things."""
         result = self(name, **options)
         assert result.get("failed"), f"{name} did not fail: {result}"

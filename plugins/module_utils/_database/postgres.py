@@ -24,7 +24,6 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts impor
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.url import Postgres
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
-REQUIREMENT = "psycopg2-binary>=2.9,<3"
 SOCKETS = ("/run/postgresql", "/tmp")
 # Every server has it, and nobody renames or drops it: databases are made, renamed and dropped from there.
 MAINTENANCE = "postgres"
@@ -133,13 +132,17 @@ def arguments(database: Postgres, name: t.Optional[str] = None) -> t.Dict[str, t
     return {key: value for key, value in found.items() if value}
 
 
+def driver() -> t.Any:
+    return _tools.library("psycopg2", "psycopg2-binary>=2.9,<3")
+
+
 def connect(database: Postgres, name: t.Optional[str] = None, account: str = "") -> t.Any:
     """An autocommit connection.
 
     :param name: Another database on the same server.
     :param account: Over the Unix socket, as this account of the host.
     """
-    psycopg2 = _tools.library("psycopg2", REQUIREMENT)
+    psycopg2 = driver()
     target = over_socket(database, account) if account else database
     try:
         with _effective(account):
@@ -152,7 +155,7 @@ def connect(database: Postgres, name: t.Optional[str] = None, account: str = "")
 
 def rows(connection: t.Any, statement: str, values: t.Sequence[t.Any] = ()) -> t.List[t.Tuple[t.Any, ...]]:
     """Run a statement; its rows, if it has any. What the server refuses becomes a Failure in its words."""
-    psycopg2 = _tools.library("psycopg2", REQUIREMENT)
+    psycopg2 = driver()
     try:
         with connection.cursor() as cursor:
             cursor.execute(statement, tuple(values) or None)

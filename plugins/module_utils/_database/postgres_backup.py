@@ -160,6 +160,7 @@ def make(
 
     :param name: The backup's; with ``taken``, when it was decided before.
     :param facts: What the record says besides.
+    :param facts: What the record says besides.
     """
     taken = taken or time.time()
     name = name or backups.name_for(database.name, taken, EXTENSIONS[dump.format])
@@ -189,7 +190,10 @@ def _dump(connection: t.Any, database: Postgres, partial: str, dump: Dump, versi
     argv = arguments(postgres.program("pg_dump", version), partial, dump, snapshot)
     with postgres.Program(argv, database, account=dump.account) as running:
         # While it is written, not afterwards: the dump is as good as free.
-        contents, relations = postgres_contents.contents_of(connection, dump.count_rows)
+        try:
+            contents, relations = postgres_contents.contents_of(connection, dump.count_rows)
+        except Failure as failure:
+            raise Failure(f"The rows of {database.shown} cannot be counted. {failure.what}", fix=remedy(failure.what)) from failure
         properties = postgres_contents.properties_of(connection, database.name)
         done = running.wait(dump.timeout)
     postgres.rows(connection, "ROLLBACK")

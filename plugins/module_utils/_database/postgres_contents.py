@@ -86,18 +86,22 @@ def _count(connection: t.Any, table: str, seconds: float) -> t.Optional[int]:
     except Failure as failure:
         if failure.facts.get("sqlstate") != "57014":  # query_canceled: its time is over
             raise
-        rows(connection, "ROLLBACK TO SAVEPOINT counting")
-        return None
-    rows(connection, "RELEASE SAVEPOINT counting; SET LOCAL statement_timeout = 0")
-    return int(found[0][0])
+        found = [(None,)]
+    # Back to it, not on from it: that takes the time limit back, too.
+    rows(connection, "ROLLBACK TO SAVEPOINT counting; RELEASE SAVEPOINT counting")
+    return t.cast(t.Optional[int], found[0][0])
 
 
-def begin(connection: t.Any) -> None:
-    """A transaction that sees one moment, all rows of it or an error, and that no time limit of the server or the role ends while a dump needs it."""
+def begin(connection: t.Any, timeout: float) -> None:
+    """A transaction that sees one moment, all rows of it or an error, and that no time limit of the server or the role ends while a dump needs it.
+
+    :param timeout: Seconds that a statement may take, or wait for a table that somebody has locked.
+    """
     rows(connection, "BEGIN ISOLATION LEVEL REPEATABLE READ, READ ONLY")
     rows(connection, "SET LOCAL row_security = off; SET LOCAL max_parallel_workers_per_gather = 0")
-    limits = "('idle_in_transaction_session_timeout', 'statement_timeout', 'lock_timeout', 'transaction_timeout')"
+    limits = "('idle_in_transaction_session_timeout', 'lock_timeout', 'transaction_timeout')"
     rows(connection, f"SELECT set_config(name, '0', true) FROM pg_catalog.pg_settings WHERE name IN {limits}")
+    rows(connection, f"SET LOCAL statement_timeout = {max(1, int(timeout * 1000))}")
 
 
 def differences(expected: Contents, found: Contents) -> t.List[str]:

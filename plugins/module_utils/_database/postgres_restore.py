@@ -22,8 +22,13 @@ import typing as t
 import zlib
 from dataclasses import dataclass, field
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _command, _systemd
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, postgres, postgres_backup, postgres_contents
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database import (
+    backups,
+    postgres,
+    postgres_backup,
+    postgres_contents,
+    units,
+)
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.postgres import identifier
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.postgres_contents import Contents
@@ -33,6 +38,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 STAMP = "%Y%m%dt%H%M%S%f"
 LIMIT = 63  # NAMEDATALEN - 1: the server cuts a longer name, and two of them could become one
 RENAMING = 60.0
+PATIENCE = 60.0
 
 
 @dataclass(frozen=True)
@@ -190,9 +196,13 @@ class Administration:
             )
 
     def _alone(self) -> None:
-        # Held by the connection: it ends with this process.
-        if not self.rows("SELECT pg_try_advisory_lock(hashtext('bulletproof.deploy'), hashtext(%s))", [self.database.name])[0][0]:
-            raise Failure(f"Another restore or drill of {self.database.name} is under way.", fix="Wait for it.")
+        # Held by the connection, and so it ends with this process. But of one that was killed the server first finishes what it is at.
+        deadline = time.monotonic() + PATIENCE
+        lock = "SELECT pg_try_advisory_lock(hashtext('bulletproof.deploy'), hashtext(%s))"
+        while not self.rows(lock, [self.database.name])[0][0]:
+            if time.monotonic() > deadline:
+                raise Failure(f"Another restore or drill of {self.database.name} is under way.", fix="Wait for it.")
+            time.sleep(0.1)
 
     def swap(self, new: str, aside: str) -> bool:
         """Give the new database the name, and the old one, if there is one, another. False when there was no old one.
@@ -295,12 +305,12 @@ def _remedy(said: str) -> str:
     return "Look at what it says, and at the server's log."
 
 
-def _compare(admin: Administration, name: str, source: Source, seconds: float) -> t.Tuple[t.Dict[str, t.Any], t.List[str]]:
+def _compare(admin: Administration, name: str, source: Source, how: Restore) -> t.Tuple[t.Dict[str, t.Any], t.List[str]]:
     """What was compared, and what is there besides. Raises Failure when it is not what the record says."""
     connection = admin.open(name)
     try:
-        postgres_contents.begin(connection)
-        found, _relations = postgres_contents.contents_of(connection, seconds)
+        postgres_contents.begin(connection, how.timeout)
+        found, _relations = postgres_contents.contents_of(connection, how.count_rows)
     finally:
         connection.close()
     expected = source.contents
@@ -314,29 +324,13 @@ def _compare(admin: Administration, name: str, source: Source, seconds: float) -
     return compared, sorted(set(found.relations) - set(expected.relations))
 
 
-@contextlib.contextmanager
-def stopped(units: t.Sequence[str], timeout: float = 120) -> t.Iterator[None]:
-    """Units are stopped while the block runs, and started afterwards, whatever came of it."""
-    if not units:
-        yield
-        return
-    try:
-        _command.must(["systemctl", "stop", *units], f"{', '.join(units)} cannot be stopped", timeout=timeout)
-        yield
-    except Exception as error:
-        try:
-            _systemd.start(units, timeout)
-        except Failure as failure:
-            raise Failure(f"{error}\nAnd then: {failure.what}", fix=failure.fix) from error
-        raise
-    _systemd.start(units, timeout)
-
-
-def look(database: Postgres, directory: str, source: Source, how: Restore, beside: bool) -> t.List[str]:
+def look(database: Postgres, directory: str, source: Source, how: Restore, drilling: bool) -> t.List[str]:
     """Everything that can be known before: the backup is sound, the server can be reached, the privileges suffice. Returns the server's databases."""
     with Administration(database, how.account) as admin:
-        if beside or how.method == "swap":
+        if drilling or how.method == "swap":
             admin.must_create()
+        if not drilling:
+            units.check(how.stop_units)
         verify(source, directory, admin.version, how.timeout)
         return admin.databases()
 
@@ -367,7 +361,7 @@ def drill(
         if not verified:
             verify(source, directory, admin.version, how.timeout)
         with _scratch(admin, source, "drill", how, now or time.time()) as name:
-            compared, _additional = _compare(admin, name, source, how.count_rows)
+            compared, _additional = _compare(admin, name, source, how)
     return Restored(source.path, database.name, "drill", compared=compared, seconds=time.monotonic() - began)
 
 
@@ -397,7 +391,7 @@ def _scratch(admin: Administration, source: Source, what: str, how: Restore, now
 def _swap(admin: Administration, directory: str, source: Source, how: Restore, now: float) -> Restored:
     result = Restored(source.path, admin.database.name, "swap")
     with _scratch(admin, source, "restore", how, now) as name:
-        result.compared, result.additional = _compare(admin, name, source, how.count_rows)
+        result.compared, result.additional = _compare(admin, name, source, how)
         connection = admin.open(name)
         try:
             # Without statistics the first queries of the app would be planned blindly.
@@ -405,7 +399,7 @@ def _swap(admin: Administration, directory: str, source: Source, how: Restore, n
         finally:
             connection.close()
         replaced = aside_name(admin.database.name, "replaced", now)
-        with stopped(how.stop_units):
+        with units.stopped(how.stop_units):
             if admin.swap(name, replaced):
                 result.replaced = replaced
     return result
@@ -415,13 +409,13 @@ def _in_place(admin: Administration, directory: str, source: Source, how: Restor
     result = Restored(source.path, admin.database.name, "in_place")
     if admin.database.name not in admin.databases():
         raise Failure(f"There is no database {admin.database.name} to restore into.", fix="Use method: swap, which makes it.")
-    with stopped(how.stop_units):
+    with units.stopped(how.stop_units):
         dump = postgres_backup.Dump(timeout=how.timeout, count_rows=how.count_rows, account=admin.account)
         result.saved = postgres_backup.make(admin.database, directory, dump, taken=now).name
         program = postgres.program("pg_restore", admin.version)
         _pg_restore(admin, over(program, source.path, admin.database.name), how.timeout, "nothing was changed: it was one transaction.")
         try:
-            result.compared, result.additional = _compare(admin, admin.database.name, source, how.count_rows)
+            result.compared, result.additional = _compare(admin, admin.database.name, source, how)
         except Failure as failure:
             raise Failure(
                 f"{failure.what} What was there before is the backup {result.saved}.", fix=f"Restore {result.saved}."
