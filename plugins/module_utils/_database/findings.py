@@ -31,7 +31,9 @@ class Finding:
 
 def failure_of(findings: t.Sequence[Finding], title: str, **facts: object) -> Failure:
     lines = "\n".join(f"- {one}" for one in findings)
-    return Failure(f"{title}: {len(findings)} finding{'' if len(findings) == 1 else 's'}.\n{lines}", fix="", findings=as_data(findings), **facts)
+    return Failure(
+        f"{title}: {len(findings)} finding{'' if len(findings) == 1 else 's'}.\n{lines}", fix="", findings=as_data(findings), **facts
+    )
 
 
 def as_data(findings: t.Sequence[Finding]) -> t.List[t.Dict[str, str]]:

@@ -14,7 +14,6 @@ import time
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _tools
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import as_owner, one_at_a_time, postgres, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.ledger import Entry, Step
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.statements import Statement
@@ -155,7 +154,7 @@ class PostgresStore(Store):
         self._renew(session)
         begin = time.monotonic()
         transaction = step.script is None or step.script.transaction
-        psycopg2 = _tools.library("psycopg2", postgres.REQUIREMENT)
+        psycopg2 = postgres.driver()
         try:
             if transaction:
                 postgres.rows(session, "BEGIN")

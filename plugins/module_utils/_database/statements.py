@@ -181,7 +181,9 @@ def _problems(one: Statement, kind: str, transaction: bool) -> t.Iterator[str]:
     pragma = next((word for word in one.words[1:3] if word in _PRAGMAS), "")
     if kind == "sqlite" and one.begins("PRAGMA") and pragma:
         yield f"PRAGMA {pragma.lower()}, which has no effect in a transaction or is refused there"
-    if kind == "postgresql" and (("CONCURRENTLY" in one.words[:6] and one.words[0] in ("CREATE", "DROP", "REINDEX")) or one.begins("VACUUM")):
+    if kind == "postgresql" and (
+        ("CONCURRENTLY" in one.words[:6] and one.words[0] in ("CREATE", "DROP", "REINDEX")) or one.begins("VACUUM")
+    ):
         yield f"{one.words[0]}{' … CONCURRENTLY' if 'CONCURRENTLY' in one.words else ''}, which cannot be in a transaction"
     if kind == "postgresql" and one.words[:2] in (("CREATE", "DATABASE"), ("DROP", "DATABASE"), ("ALTER", "SYSTEM")):
         yield f"{' '.join(one.words[:2])}, which cannot be in a transaction"
