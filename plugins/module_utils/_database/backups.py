@@ -234,9 +234,14 @@ def publish(
     backup = Backup(name, database, kind, taken, size, sha256, facts)
     like = os.stat(partial)
     os.rename(partial, final)
-    sync_directory(directory)
-    record = json.dumps(asdict(backup), indent=2, sort_keys=True) + "\n"
-    write_atomically(f"{final}.json", record, like.st_mode & 0o666, (like.st_uid, like.st_gid))
+    try:
+        sync_directory(directory)
+        record = json.dumps(asdict(backup), indent=2, sort_keys=True) + "\n"
+        write_atomically(f"{final}.json", record, like.st_mode & 0o666, (like.st_uid, like.st_gid))
+    except BaseException:
+        # On a full disk the record is what does not fit any more, and then the data must not stay.
+        discard(final)
+        raise
     return backup
 
 

@@ -90,7 +90,10 @@ def explain(path: str, error: sqlite3.Error, deadline: Deadline) -> Failure:
     if "full" in said:
         return Failure(f"The disk is full ({path}).", fix="Look at df -h and df -i, make room, and run it again.")
     if "locked" in said:
-        return Failure(f"{path} was locked by another process all the time.", fix=f"Look for it with: fuser -v {path}")
+        by = ", ".join(users_of(path)) or "another process"
+        return Failure(
+            f"{path} is in use by {by}, and was locked for too long.", fix="Stop it, or its units (stop_units), and run it again."
+        )
     if "interrupted" in said:
         return Failure(f"{path}: not done within {deadline.seconds:g} s.", fix="Nothing was changed. Give it a longer timeout.")
     if "unable to open" in said or "readonly" in said:
@@ -316,20 +319,36 @@ def write_new(path: str, blocks: t.Iterable[bytes], deadline: Deadline) -> str:
 
 
 def users_of(path: str) -> t.List[str]:
-    """Which other processes of this host, containers included, have a file open."""
+    """Which other processes of this host, containers included, have a file open or locked.
+
+    In a container root may be forbidden to look at others' files, but not at their locks: under WAL, whoever has a database open has one.
+    """
     try:
         wanted = os.stat(path)
     except FileNotFoundError:
         return []
-    found = []
+    pids = set(_locking(wanted))
     for pid in filter(str.isdigit, os.listdir("/proc")):
-        if int(pid) == os.getpid():
-            continue
         with contextlib.suppress(OSError):
             if any(_is_same(f"/proc/{pid}/fd/{handle}", wanted) for handle in os.listdir(f"/proc/{pid}/fd")):
-                with open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
-                    found.append(f"{stream.read().strip()} (process {pid})")
-    return found
+                pids.add(int(pid))
+    return [f"{_program(pid)} (process {pid})" for pid in sorted(pids - {os.getpid()})]
+
+
+def _locking(wanted: os.stat_result) -> t.Iterator[int]:
+    """Who locks a file: proc_locks(5)."""
+    file = f"{os.major(wanted.st_dev):02x}:{os.minor(wanted.st_dev):02x}:{wanted.st_ino}"
+    with contextlib.suppress(OSError), open("/proc/locks", encoding="ascii") as stream:
+        for line in stream:
+            fields = line.replace(" -> ", " ").split()
+            if len(fields) > 5 and fields[5] == file and int(fields[4]) > 0:
+                yield int(fields[4])
+
+
+def _program(pid: int) -> str:
+    with contextlib.suppress(OSError), open(f"/proc/{pid}/comm", encoding="utf-8", errors="replace") as stream:
+        return stream.read().strip()
+    return "a program"
 
 
 def _is_same(handle: str, wanted: os.stat_result) -> bool:
