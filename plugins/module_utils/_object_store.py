@@ -107,6 +107,7 @@ CAUSES: t.Mapping[str, Cause] = {
         Cause("damaged", "what arrived there is not what was sent", "Run it again; if it happens again, look at the memory and the network of this host."),
         Cause("unsupported", "the storage does not know the request", "Compare the endpoint; whatever answers there is no complete S3."),
         Cause("endpoint", "the endpoint is no address", "Write it as https://<account>.r2.cloudflarestorage.com, without the bucket."),
+        Cause("bucket_name", "this can be no bucket of that name", "Bucket names have 3 to 63 lower-case letters, digits and hyphens."),
         Cause("request", "the request was refused", ""),
         Cause("unknown", "something unexpected happened", ""),
     )
@@ -164,7 +165,9 @@ def cause_of(error: BaseException) -> Cause:
         return CAUSES["timeout"]
     if {"HTTPClientError", "ConnectionError", "ResponseStreamingError", "IncompleteReadError"} & kinds:
         return CAUSES["broken"]
-    if {"ParamValidationError", "InvalidEndpoint"} & kinds or (isinstance(error, ValueError) and "ndpoint" in str(error)):
+    if "ParamValidationError" in kinds and "bucket" in str(error):
+        return CAUSES["bucket_name"]
+    if isinstance(error, ValueError) and "ndpoint" in str(error):
         return CAUSES["endpoint"]
     return Cause("unknown", f"an unexpected {type(error).__name__}")
 
@@ -175,6 +178,8 @@ def _answered(response: t.Mapping[str, t.Any], operation: str) -> Cause:
     status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
     if code in DENIED:
         name = "no_list" if operation in LISTING else "no_read" if operation in READING else "no_write"
+    elif code == "404" and operation == "HeadBucket":
+        name = "bucket_absent"
     elif code in BY_CODE:
         name = BY_CODE[code]
     elif code == "InvalidArgument" and "access key" in str(response["Error"].get("Message", "")).lower():
@@ -344,9 +349,6 @@ class Store:
         try:
             yield
         except Failure:
-            raise
-        except OSError:
-            # Of this host's own files; the network's errors come wrapped.
             raise
         except Exception as error:
             cause = cause_of(error)

@@ -85,7 +85,7 @@ class ObjectStore:
         return f"http://{self.host.address}:{PORT}"
 
     def start(self) -> None:
-        """Bring the program to the host if it is not there, start it, and wait until it answers."""
+        """Bring the program to the host if it is not there, start it with nothing in it, and wait until it answers."""
         if self.host.run([ON_HOST, "version"], check=False).returncode:
             docker("cp", str(PROGRAM), f"{self.host.container}:{ON_HOST}")
         identities = [
@@ -98,6 +98,7 @@ class ObjectStore:
         ]
         self.host.write(IDENTITIES, json.dumps({"identities": identities}), mode="0600")
         self.stop()
+        self.host.run(["rm", "-rf", DATA])
         # Many small volumes, which the server makes seven at a time, instead of a few of 30 GB.
         self.host.run(
             ["systemd-run", "--quiet", "--unit", UNIT, "--setenv=HOME=/root", "--property=StateDirectory=lab-s3",
@@ -157,7 +158,8 @@ class Bucket:
         self.name = name
         self.client = store.client()
 
-    def keys(self, prefix: str = "") -> list[str]:
+    def objects(self, prefix: str = "") -> list[str]:
+        """The keys of all objects."""
         pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.name, Prefix=prefix)
         return sorted(one["Key"] for page in pages for one in page.get("Contents", []))
 
@@ -178,23 +180,37 @@ class Bucket:
         self.client.delete_object(Bucket=self.name, Key=key)
 
     def empty(self) -> None:
-        for key in self.keys():
+        for key in self.objects():
             self.remove(key)
         for key, upload in self.uploads():
             self.client.abort_multipart_upload(Bucket=self.name, Key=key, UploadId=upload)
 
     def flip_bit(self, content: bytes) -> None:
-        """Change one bit of stored bytes where the server keeps them, behind its back; they are found by a part of them."""
-        program = (
-            "import glob, sys\n"
-            "wanted = sys.stdin.buffer.read()\n"
-            "for path in glob.glob(sys.argv[1] + '/*.dat'):\n"
-            "    with open(path, 'r+b') as stream:\n"
-            "        at = stream.read().find(wanted)\n"
-            "        if at >= 0:\n"
-            "            stream.seek(at)\n"
-            "            stream.write(bytes([wanted[0] ^ 1]))\n"
-            "            print('flipped')\n"
-        )
-        said = self.store.host.run(["python3", "-c", program, DATA], stdin=content).stdout
-        assert said.split() == ["flipped"], f"The bytes are in {said.count('flipped')} places."
+        """Change one bit of an object's stored bytes behind the server's back, and its checksum, so that the server gives them out."""
+        said = self.store.host.run(["python3", "-c", FLIP, DATA], stdin=content).stdout
+        assert said.split() == ["flipped"], f"The bytes and their checksum are in {said.count('flipped')} places."
+
+
+# The server keeps a CRC-32C behind the bytes; without a new one it answers with an error, after a quarter of a minute.
+FLIP = """
+import glob, sys
+def crc32c(data):
+    value = 0xFFFFFFFF
+    for byte in data:
+        value ^= byte
+        for _ in range(8):
+            value = value >> 1 ^ (0x82F63B78 if value & 1 else 0)
+    return (value ^ 0xFFFFFFFF).to_bytes(4, "big")
+before = sys.stdin.buffer.read()
+after = bytes([before[0] ^ 1]) + before[1:]
+for path in glob.glob(sys.argv[1] + "/*.dat"):
+    with open(path, "r+b") as stream:
+        stored = stream.read()
+        at = stored.find(before)
+        check = stored.find(crc32c(before), at + len(before))
+        if at >= 0 and 0 <= check < at + len(before) + 400:
+            for place, value in ((at, after), (check, crc32c(after))):
+                stream.seek(place)
+                stream.write(value)
+            print("flipped")
+"""
