@@ -77,7 +77,8 @@ def ask(argv: t.Sequence[str], request: str, timeout: float) -> Finished:
     said: t.Dict[str, str] = {}
 
     def listen(name: str, stream: t.IO[str]) -> None:
-        said[name] = stream.read()
+        with stream:
+            said[name] = stream.read()
 
     listeners = [
         threading.Thread(target=listen, args=("stdout", process.stdout), daemon=True),

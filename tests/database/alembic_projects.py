@@ -6,8 +6,8 @@
 
 from __future__ import annotations
 
-import itertools
 import io
+import itertools
 import tarfile
 import typing as t
 
@@ -109,7 +109,7 @@ class Project:
 
     def write(self, revisions: Revisions, env: str = ENV, ini: str | None = INI, **files: str) -> None:
         """The release, with just these revisions."""
-        content = {f"{name.replace('__', '.')}": text for name, text in files.items()}
+        content = {name.replace("__", "."): text for name, text in files.items()}
         content["migrations/env.py"] = env
         if ini is not None:
             content["alembic.ini"] = ini

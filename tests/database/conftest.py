@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import typing as t
 
@@ -18,6 +19,12 @@ from lab.hosts import Host
 # Another host than the tests' own, for whoever works on them while they run.
 NAME = os.environ.get("BULLETPROOF_DATABASE_HOST", "database")
 RELEASE = os.environ.get("BULLETPROOF_DATABASE_RELEASE", "bookworm")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # Those who try faults have the same option; pytest takes it once.
+    with contextlib.suppress(ValueError):
+        parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
 
 
 @pytest.fixture(scope="session")

@@ -7,10 +7,13 @@
 from __future__ import annotations
 
 import json
+import time
 import typing as t
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from database.alembic_projects import FLASK_APP, FLASK_ENV, MODELS, Project
+from database.alembic_projects import ASYNC_ENV, FLASK_APP, FLASK_ENV, MODELS, Project
+from database.direct import Direct
 
 SHOP = {
     "a1": (
@@ -20,46 +23,81 @@ SHOP = {
     ),
     "a2": ("a1", "op.add_column('item', sa.Column('price', sa.Integer))", "op.drop_column('item', 'price')"),
 }
-DROPS = {"a3": ("a2", "op.drop_column('item', 'name')", "op.add_column('item', sa.Column('name', sa.String(40)))")}
-ADDS = {"a4": ("a3", "op.create_table('late', sa.Column('id', sa.Integer, primary_key=True))", "op.drop_table('late')")}
+ADDS = {"a3": ("a2", "op.create_table('late', sa.Column('id', sa.Integer, primary_key=True))", "op.drop_table('late')")}
+DROPS = {"a4": ("a3", "op.drop_column('item', 'name')", "op.add_column('item', sa.Column('name', sa.String(40)))")}
+MIDWAY = {
+    **ADDS,
+    "a4": ("a3", "op.create_table('half', sa.Column('id', sa.Integer))\nop.execute('INSERT INTO nowhere VALUES (1)')", "pass"),
+}
+# Holds the migration until somebody says go, but not where it is only looked at.
+WAITS = {
+    "a3": (
+        "a2",
+        """import os, time
+from alembic import context
+here = os.path.join(os.getcwd(), '../shared')
+if not context.is_offline_mode():
+    with open(here + '/begun', 'w') as stream:
+        stream.write(str(os.getpid()))
+    while not os.path.exists(here + '/go'):
+        time.sleep(0.05)
+op.create_table('late', sa.Column('id', sa.Integer, primary_key=True))""",
+        "op.drop_table('late')",
+    )
+}
+WANTED = ["alembic", "sqlalchemy", "psycopg[binary]", "aiosqlite", "greenlet", "flask-migrate", "flask-sqlalchemy"]
+OLD = ["alembic==1.7.7", "sqlalchemy==1.4.54", "psycopg2-binary"]
+
+
+def environment(module, host, wanted: list[str]) -> str:
+    host.run(["sh", "-c", "id app 2> /dev/null || useradd --system --user-group --no-create-home app"])
+    built = module.must("virtualenv", kind="none", venvs="/opt/app/venvs", extra=wanted)
+    return f"{built['path']}/bin/python"
 
 
 @pytest.fixture(scope="module")
 def python(module, server, host):
     """The environment of an app: what it needs for all of these projects."""
-    host.run(["sh", "-c", "id app 2> /dev/null || useradd --system --user-group --no-create-home app"])
-    wanted = ["alembic", "sqlalchemy", "psycopg[binary]", "aiosqlite", "greenlet", "flask-migrate", "flask-sqlalchemy"]
-    built = module.must("virtualenv", kind="none", venvs="/opt/app/venvs", extra=wanted)
-    return f"{built['path']}/bin/python"
+    return environment(module, host, WANTED)
+
+
+@pytest.fixture(scope="module")
+def direct(host) -> Direct:
+    return Direct(host)
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def project(request, module, host, server, python) -> Project:
-    return Project(module, host, python, server if request.param == "postgresql" else None)
+def project(request, direct, host, server, python) -> Project:
+    return Project(direct, host, python, server if request.param == "postgresql" else None)
 
 
 @pytest.fixture
-def sqlite(module, host, python) -> Project:
-    return Project(module, host, python, None)
+def sqlite(direct, host, python) -> Project:
+    return Project(direct, host, python, None)
 
 
 @pytest.fixture
-def postgres(module, host, server, python) -> Project:
-    return Project(module, host, python, server)
+def postgres(direct, host, server, python) -> Project:
+    return Project(direct, host, python, server)
 
 
 def ids(steps: t.Sequence[t.Mapping[str, t.Any]]) -> list[str]:
     return [step["revision"] for step in steps]
 
 
-def test_up_again_and_down(project):
-    """Fails without the account: an SQLite file of root's. Fails without the file's owner: ``query_only``, so that check mode makes the database."""
+def until(true: t.Callable[[], object], what: str) -> None:
+    deadline = time.monotonic() + 60
+    while not true():
+        assert time.monotonic() < deadline, f"Waited in vain until {what}."
+        time.sleep(0.1)
+
+
+def up_again_and_down(project: Project) -> None:
     project.write(SHOP)
-    before = project.tables()
     planned = project.must("--check", "--diff")
     assert planned["changed"] and ids(planned["pending"]) == ["a1", "a2"] and planned["after"] == ["a2"]
     assert "CREATE TABLE item" in planned["sql"]["a1"] and "ADD COLUMN price" in planned["said"]
-    assert project.tables() == before == "" and not project.database_exists_unless_server()
+    assert project.tables() == "" and not project.database_exists_unless_server()
     done = project.must()
     assert (done["changed"], done["before"], done["after"], ids(done["applied"])) == (True, [], ["a2"], ["a1", "a2"])
     assert all(step["seconds"] >= 0 and step["doc"] == f"make {step['revision']}" for step in done["applied"])
@@ -69,3 +107,185 @@ def test_up_again_and_down(project):
     back = project.must(command="downgrade", revision="-1")
     assert (back["before"], back["after"], ids(back["applied"])) == (["a2"], ["a1"], ["a2"])
     assert project.secret not in json.dumps([planned, done, again, back])
+
+
+def test_up_again_and_down(project):
+    """Fails without the database in memory that stands for one that is not there: check mode makes the file."""
+    up_again_and_down(project)
+
+
+def test_as_ansible_runs_it(postgres, module):
+    postgres.write(SHOP)
+    done = module.must("alembic_migrate", "--diff", "-vvv", **postgres.options())
+    assert done["after"] == ["a2"] and postgres.secret not in done["said"] and "CREATE TABLE item" in done["said"]
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_with_the_oldest_alembic_that_works(request, module, host, server, kind):
+    if not request.config.getoption("matrix"):
+        pytest.skip("Only with --matrix.")
+    up_again_and_down(Project(module, host, environment(module, host, OLD), server if kind == "postgresql" else None))
+
+
+def test_what_is_refused_before_anything_is_changed(sqlite):
+    sqlite.write({**SHOP, "b2": ("a1", "pass", "pass")})
+    heads = sqlite.refused("2 heads", "a2 (make a2)", "b2 (make b2)", "alembic merge heads")
+    assert heads["kind"] == "several_heads" and not sqlite.host.exists(sqlite.path)
+    sqlite.write({"a2": SHOP["a2"]})
+    sqlite.refused("no unbroken chain", "a1")
+    sqlite.write(SHOP)
+    sqlite.refused("There is no Alembic in the app's environment", python="/usr/bin/python3")
+    sqlite.must()
+    sqlite.write({"a1": SHOP["a1"]})
+    newer = sqlite.refused("is at a2, which this code does not know (its newest is a1)", "newer than the code")
+    assert newer["kind"] == "unknown_revision" and sqlite.must(command="current")["unknown"] == ["a2"]
+    # Fails without the comparison of what env.py connects to with what was named.
+    sqlite.write(SHOP, env=ENV_ELSEWHERE)
+    sqlite.refused("works on /tmp/elsewhere.db, not on")
+    sqlite.host.run(["chown", "-R", "root:", f"{sqlite.root}/shared"])
+    sqlite.refused(f"{sqlite.root}/shared cannot be written by the account app")
+
+
+def test_models_that_differ(sqlite):
+    sqlite.write({"a1": SHOP["a1"]}, models__py=MODELS)
+    after = sqlite.refused("The migrations are in", "add_column item.price", check_models=True)
+    assert after["differences"] == ["add_column item.price"]
+    sqlite.refused("The schema differs from the models", "add_column item.price", check_models=True)
+    sqlite.write(SHOP, models__py=MODELS)
+    assert sqlite.must(check_models=True)["after"] == ["a2"]
+
+
+def test_a_schema_without_a_revision(project):
+    """Fails without the proof: a database of another shape is stamped."""
+    project.write({**SHOP, **ADDS})
+    project.sql("CREATE TABLE item (id integer NOT NULL PRIMARY KEY, name varchar(40));")
+    project.refused("has tables (item) and no revision", "untracked: stamp")
+    wrong = project.refused("is not that of revision a2", "add_column item.price", untracked="stamp", untracked_revision="a2")
+    assert wrong["kind"] == "unproven" and "alembic_version" not in project.tables()
+    done = project.must(untracked="stamp", untracked_revision="a1")
+    assert (ids(done["applied"]), done["after"]) == (["a2", "a3"], ["a3"])
+
+
+def test_a_migration_that_fails_midway(project):
+    """SQLite keeps what was committed before; PostgreSQL takes all of the run back."""
+    project.write(SHOP)
+    project.must()
+    project.write({**SHOP, **MIDWAY})
+    wrong = project.refused(
+        "Failed at a4 (make a4)", "migrations/versions/a4.py line", "nowhere", "was at a2 and is at", contracting="allow"
+    )
+    inside = ["a3"] if project.server is None else []
+    assert (wrong["before"], wrong["after"], ids(wrong["applied"]), wrong["failing"]) == (["a2"], inside or ["a2"], inside, "a4")
+    assert ("late" in project.tables()) == bool(inside)
+    assert ("may have kept a part" in wrong["msg"]) == (project.server is None)
+
+
+def test_a_lock_that_somebody_holds(postgres, module):
+    """Fails without the setting on the connection: it waits for ever. Fails without retries: it gives up the first time."""
+    postgres.write({"a1": SHOP["a1"]})
+    postgres.must()
+    postgres.write(SHOP)
+    with ThreadPoolExecutor(2) as pool:
+        holder = pool.submit(
+            postgres.host.run,
+            ["psql", "--dbname", postgres.name, "--command", "BEGIN; LOCK TABLE item; SELECT pg_sleep(600)"],
+            user="postgres",
+            check=False,
+        )
+        try:
+            until(lambda: postgres.server.sql(HELD, postgres.name) == "1", "the lock is held")
+            wrong = postgres.refused(
+                "lock timeout",
+                "after 2 attempts",
+                "is at a1",
+                "(postgres, psql) holds AccessExclusiveLock on item",
+                lock_timeout=0.3,
+                retries=1,
+            )
+            assert wrong["after"] == ["a1"]
+            patient = pool.submit(postgres.must, lock_timeout=0.5, retries=20)
+            until(lambda: postgres.server.sql(WAITING, postgres.name) == "1", "the migration waits")
+            until(lambda: postgres.server.sql(WAITING, postgres.name) == "0", "it has given up once")
+        finally:
+            postgres.server.sql(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE query LIKE '%pg_sleep(600)%' AND pid <> pg_backend_pid()"
+            )
+        assert ids(patient.result()["applied"]) == ["a2"]
+        holder.result()
+
+
+def test_two_at_once_and_one_that_is_killed(project):
+    """Fails without the lock: the second one migrates too. Fails without ``die_with_the_caller``: what it started goes on without it."""
+    project.write(SHOP)
+    project.must()
+    project.write({**SHOP, **WAITS})
+    begun, go = f"{project.root}/shared/begun", f"{project.root}/shared/go"
+    with ThreadPoolExecutor(1) as pool:
+        running = pool.submit(lambda: project.module("alembic_migrate", **project.options(writable=[f"{project.root}/shared"])))
+        try:
+            until(lambda: project.host.exists(begun) and project.host.read(begun), "the first one is at work")
+            project.refused("Another", "longer than 0.1 s", lock_wait=0.1)
+            worker = project.host.read(begun)
+            # Its own systemd-run, found by the property that only it has, and above it the module.
+            argv = ["pgrep", "--full", "--oldest", f"systemd-run.*WorkingDirectory={project.root}/release"]
+            module_pid = project.host.run(["ps", "-o", "ppid=", project.host.run(argv).stdout.strip()]).stdout.strip()
+            project.host.run(["kill", "-9", module_pid])
+            until(lambda: not project.host.exists(f"/proc/{worker}"), "its worker has ended with it")
+        finally:
+            project.host.run(["touch", go])
+        running.exception()
+    assert "late" not in project.tables()
+    assert ids(project.must(writable=[f"{project.root}/shared"])["applied"]) == ["a3"]
+
+
+def test_what_contracts(sqlite):
+    """Fails without the classification: the drop goes in."""
+    sqlite.write(SHOP)
+    sqlite.must()
+    sqlite.write({**SHOP, **ADDS, **DROPS})
+    sqlite.refused("a4 (make a4): contracting", "drops the column item.name", "contracting: hold")
+    held = sqlite.must(contracting="hold")
+    assert (held["after"], ids(held["applied"]), ids(held["held"])) == (["a3"], ["a3"], ["a4"])
+    assert held["classification"]["a3"]["kind"] == "expanding"
+    assert not sqlite.must(contracting="hold")["changed"]
+    assert sqlite.must(allow_contracting={"a4": "nobody reads it any more"})["after"] == ["a4"]
+
+
+def test_flask_migrate(sqlite):
+    sqlite.write(SHOP, env=FLASK_ENV, ini=None, shop__py=FLASK_APP)
+    sqlite.refused("Set entrypoint")
+    sqlite.refused("gives no Flask app", "no attribute 'nothing'", entrypoint="shop:nothing")
+    assert sqlite.must(entrypoint="shop:create_app('test')")["after"] == ["a2"]
+
+
+def test_an_asynchronous_engine(sqlite):
+    sqlite.set_url(sqlite.url.replace("sqlite:", "sqlite+aiosqlite:"))
+    sqlite.write(SHOP, env=ASYNC_ENV)
+    assert sqlite.must()["after"] == ["a2"]
+
+
+def test_stamp_and_what_squawk_finds(postgres, module, host):
+    built = module.must("virtualenv", kind="none", venvs="/opt/squawk", extra=["squawk-cli"])
+    host.run(["ln", "-sfn", f"{built['path']}/bin/squawk", "/usr/local/bin/squawk"])
+    try:
+        postgres.write(SHOP)
+        stamped = postgres.must(command="stamp", revision="a1")
+        assert (stamped["changed"], stamped["after"], postgres.tables()) == (True, ["a1"], "alembic_version")
+        assert not postgres.must(command="stamp", revision="a1")["changed"]
+        postgres.write({**SHOP, "a3": ("a2", "op.create_index('ix', 'item', ['name'])", "pass")})
+        found = postgres.must("--check")["classification"]["a3"]
+        assert found["kind"] == "expanding" and any("require-concurrent-index-creation" in one for one in found["squawk"])
+    finally:
+        host.run(["rm", "/usr/local/bin/squawk"])
+
+
+HELD = "SELECT count(*) FROM pg_locks WHERE relation = 'item'::regclass AND granted AND mode = 'AccessExclusiveLock'"
+WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
+ENV_ELSEWHERE = """
+from alembic import context
+from sqlalchemy import create_engine
+with create_engine("sqlite:////tmp/elsewhere.db").connect() as connection:
+    context.configure(connection=connection)
+    with context.begin_transaction():
+        context.run_migrations()
+"""

@@ -20,7 +20,7 @@ import tempfile
 import time
 import typing as t
 import urllib.parse
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _command, _evidence, _sandbox, _tools
 from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
@@ -513,8 +513,7 @@ def alone(app: App, wait: float) -> t.Iterator[None]:
         with one_at_a_time.of_file(app.database, wait):
             yield
         return
-    peer = app.user if not app.database.password and app.database.host in ("", *postgres.SOCKETS) else ""
-    connection = _connect(app.database, peer)
+    connection = _connect(app)
     try:
         one_at_a_time.of_session(connection, app.database, wait)
         yield
@@ -522,11 +521,12 @@ def alone(app: App, wait: float) -> t.Iterator[None]:
         connection.close()
 
 
-def _connect(database: url.Postgres, peer: str) -> t.Any:
-    if not peer:
+def _connect(app: App) -> t.Any:
+    """A session as the app would have it: over the server's socket, without a password, the account is who one is."""
+    database = t.cast(url.Postgres, app.database)
+    if database.password or not (database.host == "" or database.host.startswith("/")):
         return postgres.connect(database)
-    connection = postgres.connect(replace(database, user=database.user or peer), account=peer)
-    return connection
+    return postgres.connect(database, account=app.user)
 
 
 @dataclass
@@ -622,24 +622,22 @@ def _failed(
 
 
 def holders(app: App) -> t.List[str]:
-    """Who may hold the lock: the sessions with the oldest transactions, as far as the role may see them."""
+    """Who holds locks on tables of the database: other people's sessions do not show how long they have lasted, but these they do."""
     if not isinstance(app.database, url.Postgres):
         return []
     with contextlib.suppress(Failure):
-        connection = _connect(app.database, app.user if not app.database.password and not app.database.host else "")
+        connection = _connect(app)
         try:
             found = postgres.rows(
                 connection,
-                "SELECT pid, usename, coalesce(nullif(application_name, ''), 'unnamed'), state, round(extract(epoch from now() - xact_start))"
-                " FROM pg_stat_activity WHERE datname = current_database() AND pid <> pg_backend_pid() AND xact_start IS NOT NULL"
-                " ORDER BY xact_start LIMIT 5",
+                "SELECT a.pid, a.usename, coalesce(nullif(a.application_name, ''), 'unnamed'), string_agg(DISTINCT l.mode || ' on ' || c.relname, ', ')"
+                " FROM pg_locks l JOIN pg_stat_activity a USING (pid) JOIN pg_class c ON c.oid = l.relation"
+                " WHERE l.granted AND l.locktype = 'relation' AND a.datname = current_database() AND l.pid <> pg_backend_pid()"
+                " AND c.relkind IN ('r', 'p', 'm') AND c.relnamespace <> 'pg_catalog'::regnamespace GROUP BY 1, 2, 3 ORDER BY 1 LIMIT 5",
             )
         finally:
             connection.close()
-        return [
-            f"Process {pid} of the server ({user}, {name}, {state}) has had a transaction open for {age} s."
-            for pid, user, name, state, age in found
-        ]
+        return [f"Process {pid} of the server ({user}, {name}) holds {locks}." for pid, user, name, locks in found]
     return []
 
 
