@@ -185,6 +185,25 @@ def test_a_damaged_database_gives_no_backup_and_costs_none(path, directory):
     assert names(directory) == [good.name, f"{good.name}.json"]
 
 
+def test_a_copy_that_has_lost_rows_is_no_backup(path, directory, monkeypatch):
+    """Fails without the comparison of rows: such a copy passes integrity_check."""
+    copy = sqlite.snapshot
+
+    def lose_one(source, target, deadline, room):
+        rows = copy(source, target, deadline, room)
+        connection = sqlite3.connect(target)
+        connection.execute("PRAGMA journal_mode=DELETE")
+        connection.execute("DELETE FROM entry WHERE id = 7")
+        connection.commit()
+        connection.close()
+        return rows
+
+    monkeypatch.setattr(sqlite, "snapshot", lose_one)
+    with pytest.raises(Failure, match="entry: 500 expected, 499 found"):
+        sqlite_backup.backup(path, directory)
+    assert names(directory) == []
+
+
 @pytest.mark.parametrize("content", [b"", b"no database", b"SQLite format 3\0" + b"\0" * 84, os.urandom(5000)])
 def test_what_is_no_database_is_not_verified(place, content):
     (place / "x.db").write_bytes(content)
@@ -333,6 +352,25 @@ def test_a_record_that_was_made_to_fit_does_not_help(path, directory, compress):
     assert count(path) == 500
 
 
+def test_another_database_under_the_name_of_a_backup_is_refused(place, path, directory):
+    """Fails without the comparison with the record in ``stage``: it is whole, and the sums of the file were made to fit."""
+    made = sqlite_backup.backup(path, directory).made
+    fill(str(place / "other.db"), rows=7)
+    shutil.copy(place / "other.db", made.path(directory))
+    sha256, size = backups.digest(made.path(directory))
+    record = Path(directory, f"{made.name}.json")
+    record.write_text(
+        record.read_text()
+        .replace(f'"sha256": "{made.sha256}"', f'"sha256": "{sha256}"', 2)
+        .replace(f'"size": {made.size}', f'"size": {size}')
+    )
+    text = record.read_text().replace(f'"content_sha256": "{sha256}"', f'"content_sha256": "{made.sha256}"')
+    record.write_text(text)
+    with pytest.raises(Failure, match="as its record says"):
+        sqlite_restore.restore(path, directory)
+    assert count(path) == 500
+
+
 def test_a_file_without_a_record_must_be_whole(place, path, directory):
     for name, cut in (("whole", 0), ("truncated", 4096)):
         subprocess.run(["sqlite3", path, f".backup '{place / name}'"], check=True)
@@ -362,10 +400,15 @@ def test_a_torn_copy_of_a_live_database_is_refused(place, path, directory):
         sqlite_restore.restore(path, directory, source_file=str(place / "torn"))
 
 
-def test_a_database_that_is_in_use_is_not_replaced(path, directory):
-    """Fails without ``users_of`` and without ``settle``, both of which see it."""
+@pytest.mark.parametrize("journal", ["wal", "delete"])
+def test_a_database_that_is_in_use_is_not_replaced(path, directory, journal):
+    """Fails without ``users_of``: with a rollback journal an idle connection has no lock that anybody could meet."""
     sqlite_backup.backup(path, directory)
-    later(path, "DELETE FROM entry")
+    connection = sqlite3.connect(path)
+    connection.execute(f"PRAGMA journal_mode={journal}")
+    connection.execute("DELETE FROM entry")
+    connection.commit()
+    connection.close()
     with subprocess.Popen([sys.executable, "-c", HOLD_IT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
         assert user.stdout.readline() == b"open\n"
         with pytest.raises(Failure, match=rf"in use by .*{user.pid}"):
@@ -373,6 +416,41 @@ def test_a_database_that_is_in_use_is_not_replaced(path, directory):
         user.communicate()
     assert count(path) == 0
     assert os.listdir(os.path.dirname(path)) == ["app.db"]
+
+
+def test_under_wal_the_lock_alone_keeps_a_database_that_is_in_use(path, directory, monkeypatch):
+    """Fails without ``settle``: in a container root may not see who has a file open."""
+    sqlite_backup.backup(path, directory)
+    monkeypatch.setattr(sqlite, "users_of", lambda _path: [])
+    with subprocess.Popen([sys.executable, "-c", HOLD_IT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        user.stdout.readline()
+        later(path, "DELETE FROM entry")
+        with pytest.raises(Failure, match="in use by another process"):
+            sqlite_restore.restore(path, directory)
+        user.communicate()
+    assert count(path) == 0
+
+
+def test_whoever_comes_after_the_old_one_was_settled_keeps_it(path, directory, monkeypatch):
+    """Fails without the lock, and without the look for a -wal: it would be played into the new database."""
+    sqlite_backup.backup(path, directory)
+    settle = sqlite.settle
+
+    def settle_and_write(asked, deadline):
+        settle(asked, deadline)
+        later(path, "DELETE FROM entry")
+
+    monkeypatch.setattr(sqlite, "settle", settle_and_write)
+    later(path, "DELETE FROM entry WHERE id > 100")
+    with pytest.raises(Failure, match="has just been written"):
+        sqlite_restore.restore(path, directory)
+    monkeypatch.setattr(sqlite, "users_of", lambda _path: [])
+    with subprocess.Popen([sys.executable, "-c", HOLD_IT, path], stdin=subprocess.PIPE, stdout=subprocess.PIPE) as user:
+        monkeypatch.setattr(sqlite, "settle", lambda _path, _deadline: user.stdout.readline())
+        with pytest.raises(Failure, match="was locked by another process"):
+            sqlite_restore.restore(path, directory)
+        user.communicate()
+    assert count(path) == 0
 
 
 def test_whoever_opens_the_old_database_in_the_last_moment_is_named(path, directory, monkeypatch):
