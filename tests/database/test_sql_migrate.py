@@ -208,3 +208,15 @@ def test_a_directory_that_cannot_be_written_is_said_and_not_written(host, module
     said = module.refused("sql_migrate", DIRECTORY, f"cannot be written by {OWNER}", f"chown {OWNER} {DIRECTORY}", url=sqlite, path=FILES)
     assert said["applied"] == []
     assert host.run(["ls", DIRECTORY]).stdout.split() == ["app.db"]
+
+
+def test_files_that_root_has_left_are_named(host, module, files, sqlite):
+    """Fails without the looks for a database, and for files beside it, that are root's."""
+    host.run(["sqlite3", SQLITE, "PRAGMA journal_mode = WAL; CREATE TABLE a (x int);"], user=OWNER)
+    host.run(["install", "-m", "0600", "/dev/null", f"{SQLITE}-wal"])
+    module.refused("sql_migrate", f"{SQLITE}-wal cannot be written by {OWNER}", f"chown {OWNER} {SQLITE}-wal", url=sqlite, path=FILES)
+    host.run(["rm", f"{SQLITE}-wal"])
+    host.run(["chown", "root", SQLITE])
+    module.refused(
+        "sql_migrate", f"{SQLITE} belongs to root and its directory to {OWNER}", f"chown {OWNER}: {SQLITE}*", url=sqlite, path=FILES
+    )

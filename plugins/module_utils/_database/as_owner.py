@@ -21,6 +21,8 @@ import urllib.parse
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
+COMPANIONS = ("-wal", "-shm", "-journal")
+
 
 def owner_of(path: str) -> t.Tuple[int, int]:
     """(uid, gid) of a database, or of the directory that it would be made in."""
@@ -46,6 +48,13 @@ def account_of(uid: int) -> str:
 def as_owner(path: str, work: t.Callable[[], t.Any]) -> t.Any:
     """What ``work`` returns (made of JSON's kinds) when the owner of the database at ``path`` does it, in a process of its own."""
     uid, gid = owner_of(path)
+    directory = os.stat(os.path.dirname(path)).st_uid
+    if uid == 0 and directory != 0:
+        account = account_of(directory)
+        raise Failure(
+            f"The database {path} belongs to root and its directory to {account}: the app cannot write its own database.",
+            fix=f"chown {account}: {path}*",
+        )
     if uid == 0 or os.geteuid() != 0:
         return work()
     receiving, sending = os.pipe()
@@ -104,19 +113,24 @@ def reading(path: str, timeout: float = 5) -> t.Iterator[sqlite3.Connection]:
 @contextlib.contextmanager
 def writing(path: str, timeout: float = 5) -> t.Iterator[sqlite3.Connection]:
     """A connection in which transactions are begun and ended by hand. The database is made where it is missing."""
-    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK) or (os.path.exists(path) and not os.access(path, os.W_OK)):
+    files = [path, *(path + end for end in COMPANIONS)]
+    if not os.access(os.path.dirname(path), os.W_OK | os.X_OK) or any(os.path.exists(one) and not os.access(one, os.W_OK) for one in files):
         raise not_writable(path, "")
     with _connected(path, "rwc", timeout) as connection:
         yield connection
 
 
 def not_writable(path: str, said: str) -> Failure:
-    directory = os.path.dirname(path)
-    writable = os.access(directory, os.W_OK | os.X_OK)
-    what = path if writable else f"{directory} is the database's directory, where SQLite makes a file before every change, and"
+    """What keeps this account from changing the database."""
+    directory, account = os.path.dirname(path), account_of(os.geteuid())
+    foreign = [path + end for end in COMPANIONS if os.path.exists(path + end) and os.stat(path + end).st_uid != os.geteuid()]
+    culprit = " ".join(foreign) or path
+    what = culprit
+    if not os.access(directory, os.W_OK | os.X_OK):
+        what, culprit = f"{directory} is the database's directory, where SQLite makes a file before every change, and", directory
     return Failure(
-        f"{what} cannot be written by {account_of(os.geteuid())}, who owns the database{f' ({said})' if said else ''}.",
-        fix=f"chown {account_of(os.geteuid())} {path if writable else directory}, and look for a file system that is mounted read-only.",
+        f"{what} cannot be written by {account}, who owns the database{f' ({said})' if said else ''}.",
+        fix=f"chown {account} {culprit}, and look for a file system that is mounted read-only.",
     )
 
 
@@ -131,6 +145,8 @@ def _connected(path: str, mode: str, timeout: float) -> t.Iterator[sqlite3.Conne
         connection.execute("SELECT count(*) FROM sqlite_master").fetchone()
         yield connection
     except sqlite3.DatabaseError as error:
+        if "readonly" in str(error) or "unable to open" in str(error):
+            raise not_writable(path, str(error)) from None
         raise Failure(f"The database {path} cannot be used by {account_of(os.geteuid())}: {error}.") from None
     finally:
         connection.close()

@@ -213,9 +213,10 @@ def _last(name: str) -> str:
 
 
 def _bounds(table: str, value: t.Any) -> Bounds:
-    good = (
-        isinstance(value, dict) and value and set(value) <= {"min", "max"} and all(type(one) is int and one >= 0 for one in value.values())
-    )
+    # True is a whole number to Python, and never to the person who wrote it.
+    numbers = list(value.values()) if isinstance(value, dict) else []
+    good = bool(numbers) and set(value) <= {"min", "max"}
+    good = good and all(isinstance(one, int) and not isinstance(one, bool) and one >= 0 for one in numbers)
     if not good:
         raise ValueError(f"rows: found {value!r} for {table}; allowed: a mapping with min, max or both, whole numbers")
     return Bounds(value.get("min"), value.get("max"))
