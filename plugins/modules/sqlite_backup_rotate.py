@@ -176,17 +176,6 @@ def plan(options: Options, observed: sqlite_backup.Observed) -> t.List[Change]:
     return sqlite_backup.plan(wanted_of(options), observed)
 
 
-def report(options: Options, observed: sqlite_backup.Observed) -> t.Dict[str, t.Any]:
-    return {
-        "backup": asdict(observed.made) if observed.made else None,
-        "removed": observed.removed,
-        "discarded": list(observed.unfinished),
-        "foreign": [{"path": one.path, "taken": one.taken, "size": one.size, "refused": one.refused} for one in observed.foreign],
-        "adopted": observed.adopted,
-        "unreadable": list(observed.unreadable),
-    }
-
-
 def main() -> None:
     module = AnsibleModule(
         argument_spec={
@@ -199,6 +188,21 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
+
+    def report(options: Options, observed: sqlite_backup.Observed) -> t.Dict[str, t.Any]:
+        for name in observed.unreadable:
+            module.warn(
+                f"The record of the backup {name} cannot be read: nobody can tell whether it is good, and it is never removed. Look at it."
+            )
+        return {
+            "backup": asdict(observed.made) if observed.made else None,
+            "removed": observed.removed,
+            "discarded": list(observed.unfinished),
+            "foreign": [{"path": one.path, "taken": one.taken, "size": one.size, "refused": one.refused} for one in observed.foreign],
+            "adopted": observed.adopted,
+            "unreadable": list(observed.unreadable),
+        }
+
     _runner.run(module, read, plan, report, guard=backups.alone(module.params["backups"], module.params["timeout"]))
 
 
