@@ -47,7 +47,7 @@ SPEC: t.Dict[str, t.Any] = {
     "secret_access_key": {"type": "str", "no_log": True},
     "bucket_variable": {"type": "str", "default": "R2_BUCKET_NAME"},
     "endpoint_variable": {"type": "str", "default": "R2_ENDPOINT"},
-    "access_key_id_variable": {"type": "str", "default": "R2_ACCESS_KEY_ID"},
+    "access_key_id_variable": {"type": "str", "default": "R2_ACCESS_KEY_ID", "no_log": False},
     "secret_access_key_variable": {"type": "str", "default": "R2_SECRET_ACCESS_KEY", "no_log": False},
 }
 

@@ -266,7 +266,7 @@ def guard(options: Options) -> t.Iterator[None]:
     """Two of these do not work on the same copies; and what is brought back, no backup or rotation gets into the way of."""
     location = _object_store.location_of(options)
     with contextlib.ExitStack() as stack:
-        stack.enter_context(copies.alone(location.shown, options["prefix"], database_name(options)))
+        stack.enter_context(copies.alone(location.shown, copies.prefix_of(options["prefix"]), database_name(options)))
         if options["fetch"]:
             stack.enter_context(backups.alone(options["backups"], timeout=60))
         yield

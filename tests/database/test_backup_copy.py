@@ -27,7 +27,7 @@ DIRECTORY = "/opt/backups"
 ENVIRONMENT = "/opt/copies.env"
 PREFIX = "shop/backups"
 DAY = 86400
-# How often a copy is killed. The matrix of `make fault-matrix` sets 100.
+# How often a copy is killed; more often with BULLETPROOF_KILLS=100.
 KILLS = int(os.environ.get("BULLETPROOF_KILLS", "5"))
 # A backup as the modules that make them publish it; what is in it is no matter here.
 PUBLISH = """
@@ -207,8 +207,6 @@ def test_a_copy_that_was_replaced_is_found_and_sent_again(shop):
     shop.bucket.write(key, b"x" + good[1:])
     shop.host.run(["rm", "-rf", DIRECTORY])
     assert shop.refused("are damaged", name, "has the ETag")["cause"] == "damaged"
-    shop.refused("is damaged", "sound: none", fetch=name)
-    assert not shop.host.exists(f"{DIRECTORY}/{name}")
 
 
 def test_a_bit_that_flips_in_the_storage_is_found_by_reading_back(shop):
@@ -223,11 +221,9 @@ def test_a_bit_that_flips_in_the_storage_is_found_by_reading_back(shop):
     assert found["sent"] == [name] and f"-{key}: damaged:" in found["said"]
     # What is damaged is not brought back over nothing either.
     shop.host.run(["mv", DIRECTORY, f"{DIRECTORY}.aside"])
-    shop.refused(key, fetch=name)
+    shop.refused("is not what was proven", "Nothing was brought back", fetch=name)
     assert [one for one in shop.names() if name in one] == []
-    shop.host.run(["sh", "-c", f"rm -rf {DIRECTORY} && mv {DIRECTORY}.aside {DIRECTORY}"])
-    shop.copy(read_back=True)
-    assert shop.bucket.read(key) == good
+    shop.host.run(["rm", "-rf", f"{DIRECTORY}.aside"])
 
 
 def test_a_killed_module_leaves_no_copy_and_the_next_run_heals(shop):
@@ -409,8 +405,56 @@ def test_every_refusal_of_the_real_server_is_told_by_its_cause(shop):
         assert cause in ("nothing", "object_absent") or ("What to do: " in message and f"bucket {case['bucket']} at" in message)
 
 
+# Reads through a proxy that breaks connections off after so many bytes.
+BREAKS_OFF = """
+import hashlib, json, os, socket, socketserver, sys, threading
+import ansible_collections.bulletproof.deploy.plugins.module_utils._object_store as o
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+key, secret = sys.argv[1:]
+limits = []
+def pump(source, sink, limit):
+    while limit > 0:
+        try:
+            data = source.recv(min(65536, limit))
+            sink.sendall(data)
+        except OSError:
+            break
+        if not data:
+            break
+        limit -= len(data)
+    for one in (source, sink):
+        try:
+            one.shutdown(socket.SHUT_RDWR)
+        except OSError:
+            pass
+class Proxy(socketserver.BaseRequestHandler):
+    def handle(self):
+        storage = socket.create_connection(("127.0.0.1", 8333))
+        threading.Thread(target=pump, args=(self.request, storage, 1 << 40), daemon=True).start()
+        pump(storage, self.request, limits.pop(0) if limits else 1 << 40)
+proxy = socketserver.ThreadingTCPServer(("127.0.0.1", 0), Proxy)
+proxy.daemon_threads = True
+threading.Thread(target=proxy.serve_forever, daemon=True).start()
+content = os.urandom(3_000_000)
+o.Store(o.Location("http://127.0.0.1:8333", "shop", key, secret)).put("x", content)
+through = o.Location(f"http://127.0.0.1:{proxy.server_address[1]}", "shop", key, secret)
+limits[:] = [1_500_000, 700_000]
+print(o.Store(through).digest("x") == (hashlib.sha256(content).hexdigest(), len(content)), limits)
+limits[:] = [100_000] * 50
+try:
+    o.Store(through).digest("x")
+except Failure as failure:
+    print(failure.facts["cause"], 50 - len(limits))
+"""
+
+
+def test_a_download_that_breaks_off_goes_on_where_it_was_and_not_for_ever(shop):
+    argv = ["env", "PYTHONPATH=/opt/code", "python3", "-c", BREAKS_OFF, READ_WRITE.access_key_id, READ_WRITE.secret_access_key]
+    assert shop.host.run(argv).stdout.splitlines() == ["True []", "broken 3"]
+
+
 def test_the_module_says_what_the_storage_refuses(shop):
-    """A token that may only read is enough for a second look, and not for a copy; without a token nothing is asked."""
+    """A token that may only read is enough for a second look, and not for a copy."""
     first = shop.publish(1_800_000_000)
     shop.copy()
     shop.come_as(KNOWN["read_only"])
@@ -419,5 +463,3 @@ def test_the_module_says_what_the_storage_refuses(shop):
     refused = shop.refused(f"Removing {PREFIX}/{second}.json", "may not write", "Object Read & Write")
     assert refused["cause"] == "no_write"
     assert shop.bucket.objects() == [f"{PREFIX}/{first}", f"{PREFIX}/{first}.json"]
-    shop.come_as(KNOWN["read_only"], R2_SECRET_ACCESS_KEY="")
-    assert shop.refused("cannot be reached without R2_SECRET_ACCESS_KEY", ENVIRONMENT)["cause"] == "credentials_missing"

@@ -89,7 +89,7 @@ def prefix_of(text: str) -> str:
 
 def pattern_of(database: str) -> t.Pattern[str]:
     """What the names of a database's backups look like; nothing else in a bucket is ours."""
-    stem = backups.name_for(database, 0, "").split("-1970")[0]
+    stem = backups.name_for(database, 0, "").rsplit("-1970", 1)[0]
     return re.compile(re.escape(stem) + r"-\d{8}T\d{6}\.\d{6}Z\.[^/]+")
 
 

@@ -142,6 +142,10 @@ def test_only_names_of_backups_of_the_database_are_ours(name, ours):
     assert bool(copies.pattern_of("shop").fullmatch(name)) is ours
 
 
+def test_a_database_may_be_called_as_the_epoch_is():
+    assert copies.pattern_of("shop-1970").fullmatch(name_for("shop-1970", NOW, "dump"))
+
+
 def test_the_copy_to_bring_back():
     there = There((copy(1, "torn"), copy(2), copy(3)))
     assert copies.choose("newest", there, "here") == copy(2)

@@ -138,3 +138,25 @@ def test_what_is_missing_or_wrong_is_said_without_the_value(tmp_path, other, sai
 )
 def test_parts_are_within_what_the_storage_allows(size, wanted, part):
     assert _object_store.part_size_for(size, wanted) == part
+
+
+class Storage(_object_store.Store):
+    """A storage whose ETags are no MD5, as those of objects that it encrypts with a key of its own are."""
+
+    def __init__(self, gives_back: bytes) -> None:
+        self.location = Location("https://storage.example", "shop", "key", "canary")
+        self.gives_back = gives_back
+
+    def blocks(self, key):
+        yield self.gives_back
+
+
+def test_an_etag_that_is_no_md5_proves_nothing_and_the_bytes_do():
+    """Fails without the reading back: whatever the storage has would be taken for what was sent."""
+    sha256 = _object_store.hashed([b"content"])[0]
+    sent = Storage(b"content")._proven("x", 7, sha256, "md5", '"opaque"')
+    assert (sent.etag, sent.proven) == ("opaque", "read")
+    assert Storage(b"")._proven("x", 7, sha256, "md5", '"md5"').proven == "etag"
+    with pytest.raises(Failure) as failure:
+        Storage(b"Content")._proven("x", 7, sha256, "md5", '"opaque"')
+    assert failure.value.facts["cause"] == "damaged"
