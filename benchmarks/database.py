@@ -9,6 +9,12 @@ is not counted. A module is measured as Ansible runs it on the host: its process
 
 sqlite: sqlite_backup_rotate on a database under WAL that is being written, against ``sqlite3 .backup`` of the idle one plus ``PRAGMA integrity_check`` of
 the copy; and the slowest commit of the writer meanwhile, beside its slowest one while nothing else goes on.
+
+alembic: alembic_migrate with nothing to do, on SQLite, against ``alembic current`` of the same project. Both see the same environment, a virtual one that
+is made for it; the module's process has in it the lock, systemd-run, and the other one's whole work. Run it where systemd is, as root: on a host.
+
+postgres: postgres_backup_rotate against ``pg_dump --format=custom`` plus ``pg_restore --list``, both over TCP with a password. Run it as root on a host that
+has a PostgreSQL server and the tools environment; it makes a database and a role ``bulletproof_bench`` there, and drops them.
 """
 
 from __future__ import annotations
@@ -132,7 +138,98 @@ def sqlite(options: argparse.Namespace, place: Path) -> None:
     print(line(f"slowest commit in {STILL:g} s without one", alone))
 
 
-PARTS = {"sqlite": sqlite}
+ENV_PY = """
+import os
+from alembic import context
+from sqlalchemy import create_engine
+with create_engine(os.environ["DATABASE_URL"]).connect() as connection:
+    context.configure(connection=connection, target_metadata=None)
+    with context.begin_transaction():
+        context.run_migrations()
+"""
+REVISION_PY = """
+import sqlalchemy as sa
+from alembic import op
+revision, down_revision = "r{number}", {down!r}
+def upgrade():
+    op.create_table("t{number}", sa.Column("id", sa.Integer, primary_key=True))
+def downgrade():
+    op.drop_table("t{number}")
+"""
+REVISIONS = 30
+
+
+def alembic(options: argparse.Namespace, place: Path) -> None:
+    place.chmod(0o755)
+    subprocess.run([sys.executable, "-m", "venv", place / "venv"], check=True)
+    python = place / "venv" / "bin" / "python"
+    subprocess.run([python, "-m", "pip", "install", "--quiet", "alembic", "sqlalchemy"], check=True)
+    versions = place / "app" / "migrations" / "versions"
+    versions.mkdir(parents=True)
+    (place / "data").mkdir()
+    (place / "app" / "alembic.ini").write_text("[alembic]\nscript_location = migrations\n")
+    (versions.parent / "env.py").write_text(ENV_PY)
+    for number in range(REVISIONS):
+        (versions / f"r{number}.py").write_text(REVISION_PY.format(number=number, down=f"r{number - 1}" if number else None))
+    url = f"sqlite:///{place}/data/app.db"
+    (place / "env").write_text(f"DATABASE_URL={url}\n")
+    given = {"project": str(place / "app"), "python": str(python), "user": "root", "environment_files": [str(place / "env")]}
+    current = ["env", "-C", str(place / "app"), f"DATABASE_URL={url}", str(python), "-m", "alembic", "current"]
+    module("alembic_migrate", **given)
+    ours: t.List[float] = []
+    peer: t.List[float] = []
+    for turn in range(options.rounds + 1):
+        theirs, _said = timed(current)
+        took, result = module("alembic_migrate", **given)
+        assert not result["changed"] and result["after"] == [f"r{REVISIONS - 1}"], result
+        if turn:
+            ours.append(took)
+            peer.append(theirs)
+    print(f"alembic: {REVISIONS} revisions, nothing to do, n={options.rounds}, median [min-max]")
+    print(line("alembic_migrate", ours))
+    print(line("alembic current", peer))
+    print(line("ratio (at most 1.3)", [mine / theirs for mine, theirs in zip(ours, peer)], " "))
+
+
+BENCH = "bulletproof_bench"
+
+
+def psql(text: str, database: str = "postgres") -> None:
+    argv = ["runuser", "-u", "postgres", "--", "psql", "--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--dbname", database]
+    subprocess.run(argv, input=text, encoding="utf-8", stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL, check=True)
+
+
+def postgres(options: argparse.Namespace, place: Path) -> None:
+    programs = max(Path("/usr/lib/postgresql").glob("*/bin"), key=lambda path: int(path.parent.name))
+    url, backups, dump = f"postgresql://{BENCH}:{BENCH}@127.0.0.1/{BENCH}", place / "backups", place / "peer.dump"
+    server = ["env", f"PGPASSWORD={BENCH}", "PGHOST=127.0.0.1", f"PGUSER={BENCH}", f"PGDATABASE={BENCH}"]
+    gone = f"DROP DATABASE IF EXISTS {BENCH}; DROP ROLE IF EXISTS {BENCH};"
+    psql(f"{gone} CREATE ROLE {BENCH} LOGIN PASSWORD '{BENCH}'; CREATE DATABASE {BENCH} OWNER {BENCH};")
+    try:
+        # About 1000 bytes a row, with an index; half of a row is the same over and over, as text is.
+        row = "n, md5(n::text), repeat(md5(n::text), 10), (SELECT string_agg(md5(n::text || m), '') FROM generate_series(1, 17) m)"
+        fill = f"INSERT INTO entry SELECT {row} FROM generate_series(1, {options.megabytes * 1000}) n;"
+        psql(f"SET ROLE {BENCH}; CREATE TABLE entry (id int, key text, text text, noise text); {fill} CREATE INDEX ON entry (key);", BENCH)
+        psql("VACUUM ANALYZE; CHECKPOINT;", BENCH)
+        ours: t.List[float] = []
+        peer: t.List[float] = []
+        for turn in range(options.rounds + 1):
+            dumped, _said = timed([*server, str(programs / "pg_dump"), "--format=custom", f"--file={dump}"])
+            listed, _said = timed([str(programs / "pg_restore"), "--list", str(dump)])
+            took, result = module("postgres_backup_rotate", url=url, backups=str(backups), keep_last=1)
+            assert result["backup"]["facts"]["contents"]["rows"] == {"public.entry": options.megabytes * 1000}, result
+            if turn:
+                ours.append(took)
+                peer.append(dumped + listed)
+        print(f"postgres: a dump of {dump.stat().st_size / 1e6:.0f} MB, n={options.rounds}, median [min-max]")
+        print(line("postgres_backup_rotate", ours))
+        print(line("pg_dump + pg_restore --list", peer))
+        print(line("ratio (at most 1.15)", [mine / theirs for mine, theirs in zip(ours, peer)], " "))
+    finally:
+        psql(gone)
+
+
+PARTS = {"sqlite": sqlite, "alembic": alembic, "postgres": postgres}
 
 
 def part(name: str) -> str:

@@ -312,7 +312,10 @@ def test_rows_that_the_role_does_not_see_are_not_left_out(module, server, shop):
 
 
 def test_a_restore_in_place_keeps_a_backup_of_what_was_there(host, module, server, shop):
-    """And units stand still meanwhile, and run again, also when it fails. Fails without the backup before it."""
+    """And units stand still meanwhile, and run again, also when it fails.
+
+    Fails without the backup before it, without ``--single-transaction``, and when the units are only started after a success.
+    """
     before = fingerprint(server)
     made = module.must("postgres_backup_rotate", **shop)
     server.sql("UPDATE customers SET name = 'new ' || id; CREATE TABLE late (id int)", "shop")
@@ -328,6 +331,7 @@ def test_a_restore_in_place_keeps_a_backup_of_what_was_there(host, module, serve
     assert len(host.read("/run/stopped").split()) == 1
     # The way back again. What depends on what is restored keeps the restore from being made, whole.
     server.sql("CREATE VIEW archive.late AS SELECT id FROM customers", "shop")
+    untouched = fingerprint(server)
     module.refused(
         "postgres_restore",
         "nothing was changed",
@@ -339,7 +343,7 @@ def test_a_restore_in_place_keeps_a_backup_of_what_was_there(host, module, serve
     )
     assert len(host.read("/run/stopped").split()) == 2
     assert host.run(["systemctl", "is-active", "shop-worker"]).stdout.strip() == "active"
-    assert server.sql("SELECT name FROM customers WHERE id = 7", "shop") == "customer 7"
+    assert fingerprint(server) == untouched
     module.must("postgres_restore", name=restored["saved"], **shop)
     assert server.sql("SELECT name FROM customers WHERE id = 7", "shop") == "new 7"
     host.run(["systemctl", "stop", "shop-worker"])
@@ -483,10 +487,7 @@ answer(killed=killed, left=sorted(os.listdir(directory)), names=[one.name for on
 
 @pytest.mark.parametrize("method", ["swap", "in_place"])
 def test_a_restore_that_is_killed_leaves_the_old_or_the_new(library, shop, request, method):
-    """SIGKILL at random points: the name always has the old database or the restored one, whole, and nothing of the rest is left after the next run.
-
-    Fails when the two renames are two transactions, and when ``--single-transaction`` is missing.
-    """
+    """SIGKILL at random points: the name always has the old database or the restored one, whole, and nothing of the rest is left after the next run."""
     action = f"""
 source = postgres_restore.choose(directory, database.name, given["backup"])
 postgres_restore.restore(database, directory, source, postgres_restore.Restore(method={method!r}))
@@ -535,3 +536,32 @@ answer(state=state(), seen=seen, kept=[name for name in databases() if name != "
     assert told["state"] == "new"
     assert "old" in told["seen"] or times < 50
     assert all(name.startswith("shop_replaced_") for name in told["kept"]) and len(told["kept"]) == (1 if method == "swap" else 0)
+
+
+def test_a_restore_that_is_killed_between_the_two_renames(library, server, shop):
+    """The old database still has its name, and the next run clears up. Fails when the renames are two transactions, and when what is left is not dropped."""
+    action = """
+real = postgres.rows
+def rows(connection, statement, values=()):
+    if "RENAME" in statement and statement.endswith('TO "shop"'):
+        os.kill(os.getpid(), signal.SIGKILL)
+    return real(connection, statement, values)
+postgres.rows = rows
+postgres_restore.restore(database, directory, newest())
+"""
+    script = """
+try:
+    run(60)
+except AssertionError:
+    pass
+connection = postgres.connect(database)
+there = postgres.rows(connection, "SELECT count(*) FROM customers")[0][0]
+names = [name for (name,) in postgres.rows(connection, "SELECT datname FROM pg_database WHERE datname LIKE 'shop%' ORDER BY 1")]
+connection.close()
+answer(there=there, names=names)
+"""
+    told = library(KILLED + script, child=CHILD, action=action, seed=1, **shop)
+    assert told["there"] == 500
+    assert len(told["names"]) == 2 and told["names"][1].startswith("shop_restore_")
+    replaced = library("answer(name=postgres_restore.restore(database, directory, newest()).replaced)", **shop)["name"]
+    assert databases(server) == ["shop", replaced]
