@@ -183,7 +183,8 @@ def main() -> None:
             "drill": sqlite_restore.drill(wanted_of(options)) if options["drill"] and not module.check_mode else None,
         }
 
-    _runner.run(module, read, plan, report, guard=backups.alone(module.params["backups"], module.params["timeout"]))
+    guard = backups.alone(module.params["backups"], module.params["timeout"], make=bool(module.params["source_file"]))
+    _runner.run(module, read, plan, report, guard=guard)
 
 
 if __name__ == "__main__":

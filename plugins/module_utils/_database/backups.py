@@ -138,8 +138,13 @@ def trusted(directory: str) -> None:
 
 
 @contextlib.contextmanager
-def alone(directory: str, timeout: float) -> t.Iterator[None]:
-    """Hold a directory of backups, made if it is not there: one backup, restore or rotation at a time."""
+def alone(directory: str, timeout: float, make: bool = True) -> t.Iterator[None]:
+    """Hold a directory of backups: one backup, restore or rotation at a time.
+
+    :param make: It is made if it is not there. Who only reads backups would make what a wrong path names.
+    """
+    if not make and not os.path.isdir(directory):
+        raise Failure(f"There is no directory of backups at {directory}.", fix="Correct the path, backups.")
     os.makedirs(directory, mode=0o700, exist_ok=True)
     trusted(directory)
     with _mutex.exclusive(directory, "backups", timeout):

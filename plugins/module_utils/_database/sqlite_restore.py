@@ -159,7 +159,7 @@ def restore(path: str, directory: str, **how: t.Any) -> Observed:
     :param how: The other fields of Wanted.
     """
     wanted = Wanted(os.path.realpath(path), directory, **how)
-    with backups.alone(directory, wanted.timeout):
+    with backups.alone(directory, wanted.timeout, make=bool(wanted.source_file)):
         observed = observe(wanted)
         for change in plan(wanted, observed):
             change.apply()

@@ -513,6 +513,12 @@ def test_what_a_killed_restore_has_left_is_tidied(path, directory):
     assert sorted(os.listdir(here)) == sorted(["app.db", "app.db.replaced-2", os.path.basename(done.replaced)])
 
 
+def test_a_wrong_path_of_backups_is_told_and_not_made(path, directory):
+    with pytest.raises(Failure, match="no directory of backups"):
+        sqlite_restore.restore(path, directory)
+    assert not os.path.exists(directory)
+
+
 def test_a_drill_compares_and_leaves_nothing(path, directory):
     made = sqlite_backup.backup(path, directory, compress="zstd").made
     later(path, "DELETE FROM entry")
