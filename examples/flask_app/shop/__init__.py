@@ -17,6 +17,8 @@ def create_app() -> Flask:
     behaviour = Behaviour()
     app = Flask(__name__)
     app.config["SQLALCHEMY_DATABASE_URI"] = config.database_url()
+    # A database that was restarted or restored has closed the connections of the pool.
+    app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_pre_ping": True}
     app.config["VERSION"] = behaviour.version(config.deployed_version())
     app.config["GREETING"] = behaviour.greeting
     db.init_app(app)
