@@ -146,13 +146,20 @@ def holding(host, statement, url):
 
 
 def test_a_lock_that_is_held_is_given_up_and_who_migrates_is_named(host, module, server, files, postgres):
-    """Fails without lock_timeout (it waits for ever), and without naming the session that holds the migration's lock."""
+    """Fails without lock_timeout (it waits until statement_timeout), and without naming the session that holds the migration's lock."""
     module.must("sql_migrate", url=postgres, path=FILES)
     files({**FIRST, "003_alter.sql": "ALTER TABLE users ADD COLUMN age int;"})
     other = holding(host, "BEGIN; LOCK TABLE users", postgres)
     try:
         module.refused(
-            "sql_migrate", "003_alter.sql failed at line 1", "lock timeout", url=postgres, path=FILES, lock_timeout=0.2, lock_retries=1
+            "sql_migrate",
+            "003_alter.sql failed at line 1",
+            "lock timeout",
+            url=postgres,
+            path=FILES,
+            lock_timeout=0.2,
+            lock_retries=1,
+            statement_timeout=10,
         )
     finally:
         other.communicate("ROLLBACK;\n")

@@ -36,6 +36,7 @@ SELECT = "SELECT of somebody else's row"
 UPDATE = "UPDATE of somebody else's row"
 DELETE = "DELETE of somebody else's row"
 ANONYMOUS = "SELECT without a user"
+NOBODY = "nobody"
 OPERATIONS = (INSERT, SELECT, UPDATE, DELETE, ANONYMOUS)
 
 
@@ -187,64 +188,60 @@ def insert(session: Session, trial: Trial, owner: str, returning: str = "", *mor
 
 
 def run(session: Session, trial: Trial) -> t.List[Outcome]:
-    """Try everything on one table."""
+    """Try everything on one table. What is made is undone at the end of the session's transaction."""
     mine, other = trial.users
-    outcomes = []
-
-    def tell(operation: str, verdict: str, evidence: str) -> None:
-        outcomes.append(Outcome(trial.table, operation, verdict, evidence))
-
-    with session.undone("whole"):
-        session.become(trial.setting, mine)
-        with session.undone("own"):
-            made = insert(session, trial, mine, " RETURNING ctid::text, tableoid::bigint")
-        if made.state:
-            for operation in OPERATIONS:
-                tell(operation, UNKNOWN, f"{mine} cannot make a row to try it on: {made.said}")
-            return outcomes
+    found: t.Dict[str, t.Tuple[str, str]] = {}
+    returning = " RETURNING ctid::text, tableoid::bigint"
+    session.become(trial.setting, mine)
+    with session.undone("own"):
+        made = insert(session, trial, mine, returning)
+    if not made.state:
         session.become(trial.setting, other)
-        tell(INSERT, *_forge(session, trial))
+        found[INSERT] = _forge(session, trial)
         session.become(trial.setting, mine)
-        made = insert(session, trial, mine, " RETURNING ctid::text, tableoid::bigint")
-        place, part = made.rows[0]
-        mark = f"SELECT 1 FROM {trial.quoted} WHERE ctid = %s::tid AND tableoid = %s::oid"
-        own = session.attempt(mark, place, part)
-        if own.count != 1:
-            for operation in OPERATIONS[1:]:
-                tell(
-                    operation,
-                    UNKNOWN,
-                    f"{mine} does not see the row that {mine} has made, so nothing can be concluded: {own.said or 'no row'}",
-                )
-            return outcomes
-        session.become(trial.setting, other)
-        tell(SELECT, *_of_reach(session.attempt(mark, place, part), mine, other))
-        column = postgres.identifier(trial.owner_column)
-        changes: t.Dict[str, t.List[t.Tuple[str, t.Tuple[str, ...]]]] = {
-            # To whom the row belongs afterwards: another policy may let through only the one or the other.
-            UPDATE: [(f"UPDATE {trial.quoted} SET {column} = %s", (owner,)) for owner in (other, mine)],
-            DELETE: [(f"DELETE FROM {trial.quoted}", ())],
-        }
-        for operation, statements in changes.items():
-            results = [_at_row(session, trial, (place, part), other, statement, values) for statement, values in statements]
-            worst = next((one for one in results if one.count and not one.state), results[0])
-            tell(operation, *_of_reach(worst, mine, other))
-        session.become(trial.setting, "")
-        tell(ANONYMOUS, *_of_reach(session.attempt(mark, place, part), mine, "nobody"))
-    return outcomes
+        made = insert(session, trial, mine, returning)
+    nothing = f"{mine} cannot make a row to try it on: {made.said}"
+    if not made.state:
+        place = made.rows[0]
+        own = _see(session, trial, place)
+        nothing = f"{mine} does not see the row that {mine} has made, so nothing can be concluded: {own.said or 'no row'}"
+        if own.count == 1:
+            found.update(_reach(session, trial, place))
+    return [Outcome(trial.table, operation, *found.get(operation, (UNKNOWN, nothing))) for operation in OPERATIONS]
 
 
-def _at_row(session: Session, trial: Trial, row: t.Tuple[str, int], user: str, statement: str, values: t.Tuple[str, ...]) -> Tried:
-    """Change one row without asking for it.
+def _see(session: Session, trial: Trial, place: t.Sequence[t.Any]) -> Tried:
+    return session.attempt(f"SELECT 1 FROM {trial.quoted} WHERE ctid = %s::tid AND tableoid = %s::oid", *place)
+
+
+def _reach(session: Session, trial: Trial, place: t.Sequence[t.Any]) -> t.Dict[str, t.Tuple[str, str]]:
+    """What the second user can do to the first one's row."""
+    mine, other = trial.users
+    column = postgres.identifier(trial.owner_column)
+    # To whom the row belongs afterwards: a policy may let through only the one or the other.
+    updates = [_at_row(session, trial, place, f"UPDATE {trial.quoted} SET {column} = %s", owner) for owner in (other, mine)]
+    delete = _at_row(session, trial, place, f"DELETE FROM {trial.quoted}")
+    session.become(trial.setting, other)
+    found = {
+        SELECT: _of_reach(_see(session, trial, place), mine, other),
+        UPDATE: max((_of_reach(one, mine, other) for one in updates), key=lambda one: (REFUSED, UNKNOWN, POSSIBLE).index(one[0])),
+        DELETE: _of_reach(delete, mine, other),
+    }
+    session.become(trial.setting, "")
+    return {**found, ANONYMOUS: _of_reach(_see(session, trial, place), mine, NOBODY)}
+
+
+def _at_row(session: Session, trial: Trial, place: t.Sequence[t.Any], statement: str, *values: str) -> Tried:
+    """Change the first user's row as the second one, without asking for it.
 
     A condition on a column would bring in the policies for SELECT, and these would hide that the ones for UPDATE or DELETE let it through:
     ``DELETE FROM orders`` has no condition. A cursor of the owner's stands on the one row, and no other is touched.
     """
     with session.undone("change"):
         session.become(trial.setting, trial.users[0])
-        session.rows(f"DECLARE trial NO SCROLL CURSOR FOR SELECT * FROM {trial.quoted} WHERE ctid = %s::tid AND tableoid = %s::oid", *row)
+        session.rows(f"DECLARE trial NO SCROLL CURSOR FOR SELECT * FROM {trial.quoted} WHERE ctid = %s::tid AND tableoid = %s::oid", *place)
         session.rows("FETCH trial")
-        session.become(trial.setting, user)
+        session.become(trial.setting, trial.users[1])
         return session.attempt(f"{statement} WHERE CURRENT OF trial", *values)
 
 
@@ -270,7 +267,7 @@ def _forge(session: Session, trial: Trial) -> t.Tuple[str, str]:
 def _of_reach(tried: Tried, mine: str, other: str) -> t.Tuple[str, str]:
     if tried.count:
         return POSSIBLE, f"{other} has reached a row of {mine}"
-    if tried.state in ("", NOT_ALLOWED) or other == "nobody":
+    if tried.state in ("", NOT_ALLOWED) or other == NOBODY:
         return REFUSED, tried.said or "no row"
     if tried.state.startswith(CONSTRAINT):
         return POSSIBLE, f"no policy has kept {other} from a row of {mine}, only this has: {tried.said}"
