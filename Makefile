@@ -9,7 +9,7 @@ SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix fault-proofs test demo bench clean
+.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix fault-proofs database database-matrix test demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -68,8 +68,14 @@ fault-matrix: collection ## the same, all cases
 fault-proofs: collection ## take each protection out, and see its test fail
 	.venv/bin/python tests/fault/proofs.py $(OPTIONS)
 
-test: env ## everything above but fault-matrix, in order
-	@.ci/steps lint sanity unit molecule e2e fault
+database: collection ## backups, migrations and checks on real SQLite, PostgreSQL and S3: a sample of the cases
+	pytest tests/database -n 2 --dist loadfile
+
+database-matrix: collection ## the same, all cases
+	pytest tests/database -n 2 --dist loadfile --matrix
+
+test: env ## lint, sanity, unit, molecule, database, e2e and fault, in order
+	@.ci/steps lint sanity unit molecule database e2e fault
 
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py

@@ -16,8 +16,9 @@ from database.server import Module, Server
 from lab import up
 from lab.hosts import Host
 
-# Another host than the tests' own, for whoever works on them while they run.
-NAME = os.environ.get("BULLETPROOF_DATABASE_HOST", "database")
+# A host for each worker of pytest-xdist; another one for whoever works on the tests while they run.
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "one")
+NAME = os.environ.get("BULLETPROOF_DATABASE_HOST", f"database-{WORKER}")
 RELEASE = os.environ.get("BULLETPROOF_DATABASE_RELEASE", "bookworm")
 
 
