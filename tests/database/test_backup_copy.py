@@ -136,6 +136,22 @@ def test_a_backup_is_copied_once_and_brought_back(shop):
     assert not shop.copy(fetch=name)["changed"]
 
 
+def test_a_database_comes_back_on_a_host_that_has_nothing(shop):
+    """The whole way with the real modules: backup, copy, the loss of the directory, fetch, and the drill of the restore."""
+    shop.come_as(KNOWN["read_write"], DATABASE_URL="sqlite:////opt/copies.db")
+    shop.host.run(
+        ["sh", "-c", "rm -f /opt/copies.db* && sqlite3 /opt/copies.db 'CREATE TABLE orders (id); INSERT INTO orders VALUES (1), (2)'"]
+    )
+    url = {"environment_files": [ENVIRONMENT], "backups": DIRECTORY}
+    shop.module.must("sqlite_backup_rotate", **url)
+    (sent,) = shop.copy(database=None)["sent"]
+    assert sent.startswith("copies.db-")
+    shop.host.run(["rm", "-rf", DIRECTORY])
+    shop.copy(database=None, fetch="newest")
+    drilled = shop.module.must("sqlite_restore", drill=True, **url)
+    assert not drilled["changed"] and shop.host.exists(f"{DIRECTORY}/{sent}.json")
+
+
 def test_a_directory_with_a_file_in_parts_is_copied_and_brought_back(shop):
     """Several objects below one key, one of them a multipart upload, one of them empty, names with blanks among them."""
     name = shop.publish(1_800_000_000, kilobytes=12 * 1024, form="directory")
@@ -222,10 +238,9 @@ def test_a_bit_that_flips_in_the_storage_is_found_by_reading_back(shop):
     found = shop.copy("--check", "--diff", read_back=True)
     assert found["sent"] == [name] and f"-{key}: damaged:" in found["said"]
     # What is damaged is not brought back over nothing either.
-    shop.host.run(["mv", DIRECTORY, f"{DIRECTORY}.aside"])
+    shop.host.run(["rm", "-rf", DIRECTORY])
     shop.refused("is not what was proven", "Nothing was brought back", fetch=name)
     assert [one for one in shop.names() if name in one] == []
-    shop.host.run(["rm", "-rf", f"{DIRECTORY}.aside"])
 
 
 def test_a_killed_module_leaves_no_copy_and_the_next_run_heals(shop):
