@@ -12,6 +12,7 @@ import random
 import tarfile
 import textwrap
 import urllib.parse
+from pathlib import Path
 
 import pytest
 
@@ -53,7 +54,15 @@ given = json.load(sys.stdin)
 database, directory = url.parse(given["url"]), given["backups"]
 def newest(): return postgres_restore.choose(directory, database.name)
 def answer(**facts): print(json.dumps(facts))
+def refused(function, *arguments):
+    try:
+        function(*arguments)
+    except Failure as failure:
+        return failure.message()
+    return ""
 """
+MAKE = "answer(path=postgres_backup.make(database, directory).path(directory))"
+DRILL = "answer(rows=postgres_restore.drill(database, directory, newest()).compared['rows'])"
 
 
 @pytest.fixture(scope="session")
@@ -153,16 +162,18 @@ def test_what_is_restored_is_what_was_backed_up(host, module, server, shop):
     assert server.sql("SELECT count(*) FROM late", restored["replaced"]) == "0"
 
 
-def test_a_large_database_and_rotation(host, module, server, shop):
+def test_a_large_database_and_rotation(host, module, library, server, shop):
     """The directory format, the plan in check mode, the rotation, and what lies about from old scripts."""
     options = {**shop, "format": "directory", "jobs": 2, "keep_last": 2, "exclude_table_data": ["archive.events_2025"]}
     planned = module.must("postgres_backup_rotate", "--check", "--diff", **options)
     assert planned["changed"] and not host.exists(shop["backups"])
     assert f"{planned['path']}: a verified backup of shop" in planned["said"]
-    first, second = (module.must("postgres_backup_rotate", **options) for _number in range(2))
+    first = module.must("postgres_backup_rotate", **options)
+    assert first["removed"] == []
+    second = Path(library(MAKE, **shop)["path"]).name
     assert host.run(["stat", "--format=%U:%G %a", first["path"]]).stdout.strip() == "root:root 700"
     assert set(host.run(["find", first["path"], "-type", "f", "-printf", "%u %m\n"]).stdout.splitlines()) == {"root 600"}
-    assert first["backup"]["facts"]["excluded"] == ["archive.events_2025"] and second["removed"] == []
+    assert first["backup"]["facts"]["excluded"] == ["archive.events_2025"]
     # Two dumps and a script of old; one of the dumps has lost its end.
     host.run(["sh", "-c", f"runuser -u postgres -- pg_dump --format=custom shop > {shop['backups']}/before_upgrade.dump"])
     host.run(["sh", "-c", f"head -c 20000 {shop['backups']}/before_upgrade.dump > {shop['backups']}/short.dump"])
@@ -182,12 +193,14 @@ def test_a_large_database_and_rotation(host, module, server, shop):
     }
     left = {".partial-shop-20250101T000000.000000Z.dump", "shop-20250101T000000.000001Z.dump"}
     assert set(third["removed"]) == left | {first["backup"]["name"]}
-    there = {third["backup"]["name"], second["backup"]["name"], third["adopted"]["before_upgrade.dump"], "shop.sql", "short.dump"}
+    there = {third["backup"]["name"], second, third["adopted"]["before_upgrade.dump"], "shop.sql", "short.dump"}
     assert set(data(host)) == there
     # A directory can be restored as well, and so can what was adopted.
-    drilled = module.must("postgres_restore", drill=True, **shop)
-    assert drilled["compared"]["rows"] == 5500
-    module.must("postgres_restore", drill=True, name=third["adopted"]["before_upgrade.dump"], **shop)
+    assert library(DRILL, **shop) == {"rows": 5500}
+    named = "postgres_restore.choose(directory, database.name, given['name'])"
+    library(
+        f"answer(drilled=postgres_restore.drill(database, directory, {named}).source)", name=third["adopted"]["before_upgrade.dump"], **shop
+    )
     assert databases(server) == ["shop"]
 
 
@@ -200,7 +213,7 @@ def test_what_the_record_says_is_of_the_same_moment_as_the_dump(library, server,
             connection = postgres.connect(database)
             while not stop.is_set():
                 postgres.rows(connection, "INSERT INTO customers (name) SELECT gen_random_uuid() FROM generate_series(1, 20)")
-        writer = threading.Thread(target=write)
+        writer = threading.Thread(target=write, daemon=True)
         writer.start()
         made = [postgres_backup.make(database, directory) for _number in range(3)]
         stop.set()
@@ -213,16 +226,17 @@ def test_what_the_record_says_is_of_the_same_moment_as_the_dump(library, server,
     assert told["taken"] == sorted(set(told["taken"])) and told["taken"][-1] > 500
 
 
-def test_a_damaged_backup_is_not_restored(host, module, server, shop):
+def test_a_damaged_backup_is_not_restored(host, module, library, server, shop):
     """A bit that flipped, an end that is missing: found before anything is touched. Fails without the look at SHA-256, and without reading to the end."""
-    made = module.must("postgres_backup_rotate", **shop)
+    made = library(MAKE, **shop)
     middle = int(host.run(["stat", "--format=%s", made["path"]]).stdout) // 2
     flip = "import sys; f = open(sys.argv[1], 'r+b'); f.seek(int(sys.argv[2])); b = f.read(1)[0] ^ 1; f.seek(-1, 1); f.write(bytes([b]))"
     host.run(["cp", made["path"], f"{ROOT}/short.dump"])
     host.run(["python3", "-c", flip, made["path"], str(middle)])
-    module.refused("postgres_restore", made["backup"]["name"], "is damaged", "SHA-256", **shop)
+    refused = module.refused("postgres_restore", Path(made["path"]).name, "is damaged", "SHA-256", **shop)
     host.run(["truncate", f"--size={middle}", f"{ROOT}/short.dump"])
-    refused = module.refused("postgres_restore", "damaged or incomplete", source_file=f"{ROOT}/short.dump", **shop)
+    restore = "refused(postgres_restore.restore, database, directory, postgres_restore.Source(given['file']))"
+    assert "damaged or incomplete" in library(f"answer(said={restore})", file=f"{ROOT}/short.dump", **shop)["said"]
     assert PASSWORD not in refused["said"]
     assert databases(server) == ["shop"]
 
@@ -232,9 +246,9 @@ def test_a_full_disk_leaves_the_older_backups_and_nothing_else(host, module, lib
     host.run(["mkdir", "-p", shop["backups"]])
     host.run(["mount", "-t", "tmpfs", "-o", "size=20m,mode=700", "tmpfs", shop["backups"]])
     try:
-        first = module.must("postgres_backup_rotate", **shop)
-        random_bytes = "SELECT string_agg(decode(md5(random()::text || n), 'hex'), '') FROM generate_series(1, 65536) n, generate_series(1, 20) GROUP BY n % 20"
-        server.sql(f"SET ROLE shop; CREATE TABLE noise AS {random_bytes}", "shop")
+        first = library(MAKE, **shop)
+        noise = "SELECT gen_random_bytes(1024) FROM generate_series(1, 20480)"
+        server.sql(f"CREATE EXTENSION pgcrypto; SET ROLE shop; CREATE TABLE noise AS {noise}", "shop")
         before = backups(host)
         module.refused("postgres_backup_rotate", "there is no new backup", "Make room", keep_last=1, **shop)
         assert backups(host) == before
@@ -264,7 +278,8 @@ def test_a_full_disk_leaves_the_older_backups_and_nothing_else(host, module, lib
         )
         assert "pg_dump" in told["said"] and "ended with status -9" in told["said"]
         assert backups(host) == before
-        assert module.must("postgres_restore", drill=True, **shop)["source"] == first["path"]
+        assert library(DRILL, **shop) == {"rows": 5800}
+        assert host.exists(first["path"])
     finally:
         host.run(["umount", shop["backups"]])
 
@@ -311,13 +326,13 @@ def test_rows_that_the_role_does_not_see_are_not_left_out(module, server, shop):
     assert made["backup"]["facts"]["contents"]["rows"]["public.customers"] == 500
 
 
-def test_a_restore_in_place_keeps_a_backup_of_what_was_there(host, module, server, shop):
+def test_a_restore_in_place_keeps_a_backup_of_what_was_there(host, module, library, server, shop):
     """And units stand still meanwhile, and run again, also when it fails.
 
     Fails without the backup before it, without ``--single-transaction``, and when the units are only started after a success.
     """
     before = fingerprint(server)
-    made = module.must("postgres_backup_rotate", **shop)
+    made = library(MAKE, **shop)
     server.sql("UPDATE customers SET name = 'new ' || id; CREATE TABLE late (id int)", "shop")
     unit = "[Service]\nExecStart=/bin/sleep 1000\nExecStopPost=/bin/sh -c 'date +%%N >> /run/stopped'\n"
     host.write("/etc/systemd/system/shop-worker.service", unit)
@@ -344,14 +359,15 @@ def test_a_restore_in_place_keeps_a_backup_of_what_was_there(host, module, serve
     assert len(host.read("/run/stopped").split()) == 2
     assert host.run(["systemctl", "is-active", "shop-worker"]).stdout.strip() == "active"
     assert fingerprint(server) == untouched
-    module.must("postgres_restore", name=restored["saved"], **shop)
+    named = "postgres_restore.choose(directory, database.name, given['name'])"
+    library(f"answer(source=postgres_restore.restore(database, directory, {named}).source)", name=restored["saved"], **shop)
     assert server.sql("SELECT name FROM customers WHERE id = 7", "shop") == "new 7"
     host.run(["systemctl", "stop", "shop-worker"])
 
 
 def test_a_drill_finds_what_is_not_as_recorded_and_leaves_nothing(host, module, library, server, shop):
     """Fails without the comparison, and without the removal of what a killed drill has left."""
-    made = module.must("postgres_backup_rotate", **shop)
+    made = library(MAKE, **shop)
     left, replaced = "shop_drill_20250101t000000000000", "shop_replaced_20250101t000000000000"
     server.sql(f"CREATE DATABASE {left}; ", "postgres")
     server.sql(f"CREATE DATABASE {replaced}; ", "postgres")
@@ -361,17 +377,26 @@ def test_a_drill_finds_what_is_not_as_recorded_and_leaves_nothing(host, module, 
     assert databases(server) == ["shop", replaced]
     host.run(["sed", "-i", 's/"public.customers": 500/"public.customers": 501/', f"{made['path']}.json"])
     module.refused("postgres_restore", "public.customers has 500 rows, not 501", drill=True, **shop)
-    module.refused("postgres_restore", "public.customers has 500 rows, not 501", **shop)
+    told = library(
+        """
+        as_role = postgres_restore.Restore(account="")
+        swap = refused(postgres_restore.restore, database, directory, newest())
+        answer(swap=swap, role=refused(postgres_restore.restore, database, directory, newest(), as_role))
+        """,
+        **shop,
+    )
+    assert "public.customers has 500 rows, not 501" in told["swap"]
+    assert "may not create databases" in told["role"] and "CREATEDB" in told["role"]
     assert databases(server) == ["shop", replaced]
-    module.refused("postgres_restore", "may not create databases", "CREATEDB", maintenance_user="", **shop)
 
 
-def test_a_lost_database_comes_back_as_it_was(module, server, shop):
+def test_a_lost_database_comes_back_as_it_was(library, server, shop):
     """Owner, encoding, privileges and settings come from the record where there is no database to take them from."""
+    server.sql("ALTER DATABASE shop SET default_transaction_read_only TO on")
     before = fingerprint(server)
-    module.must("postgres_backup_rotate", **shop)
+    library(MAKE, **shop)
     server.sql("DROP DATABASE shop WITH (FORCE)")
-    restored = module.must("postgres_restore", **shop)
+    restored = library("answer(replaced=postgres_restore.restore(database, directory, newest()).replaced)", **shop)
     assert restored["replaced"] == "" and databases(server) == ["shop"]
     assert fingerprint(server) == before
 
@@ -394,7 +419,7 @@ def test_a_pool_that_reconnects_at_once_does_not_keep_the_name(library, server, 
                     errors.append(failure.facts.get("reason") or failure.facts.get("sqlstate") or failure.what)
                 except postgres.driver().Error as error:
                     errors.append(type(error).__name__)
-        pool = [threading.Thread(target=client) for _number in range(4)]
+        pool = [threading.Thread(target=client, daemon=True) for _number in range(4)]
         for one in pool: one.start()
         result = postgres_restore.restore(database, directory, newest())
         after = len(seen)

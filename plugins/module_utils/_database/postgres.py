@@ -195,7 +195,8 @@ def command(argv: t.Sequence[str], account: str = "") -> t.List[str]:
     """
     prefix = [_tools.program("setpriv", "util-linux"), "--pdeathsig=TERM"]
     if account and uid_of(account) != os.geteuid():
-        capabilities = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override"]
+        # Without the secure bit, access(2) would answer by the account alone, and pg_restore asks it since version 16.
+        capabilities = ["--inh-caps=+dac_override", "--ambient-caps=+dac_override", "--securebits=+no_setuid_fixup"]
         prefix += [f"--reuid={account}", f"--regid={pwd.getpwnam(account).pw_gid}", "--init-groups", *capabilities]
     return [*prefix, "--", *argv]
 

@@ -202,6 +202,12 @@ def creation(name: str, of: t.Mapping[str, t.Any]) -> t.List[str]:
         for grantee, privilege, grantable in of["acl"]:
             to = identifier(grantee) if grantee else "PUBLIC"
             statements.append(f"GRANT {privilege} ON DATABASE {new} TO {to}{' WITH GRANT OPTION' if grantable else ''}")
+    return statements
+
+
+def settings(name: str, of: t.Mapping[str, t.Any]) -> t.List[str]:
+    """The statements that give a database the settings of another: at the end, because with some of them (read-only) nothing could be restored."""
+    statements, new = [], identifier(name)
     for role, variable, value in of["settings"]:
         subject = f"ROLE {identifier(role)} IN DATABASE {new}" if role else f"DATABASE {new}"
         text = ", ".join(literal(one) for one in elements(value)) if variable in LISTS else literal(value)

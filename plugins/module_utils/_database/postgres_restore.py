@@ -135,6 +135,7 @@ class Administration:
         try:
             if account and (database.host in postgres.LOOPBACK or database.host.startswith("/")):
                 self._become(account)
+            self.rows("SET statement_timeout = 0")
             self._alone()
         except BaseException:
             self.connection.close()
@@ -217,7 +218,7 @@ class Administration:
 
         def rename() -> None:
             try:
-                postgres.rows(worker, "BEGIN; SET LOCAL lock_timeout = '10s'")
+                postgres.rows(worker, "BEGIN; SET LOCAL statement_timeout = 0; SET LOCAL lock_timeout = '10s'")
                 if old:
                     postgres.rows(worker, f"ALTER DATABASE {identifier(name)} RENAME TO {identifier(aside)}")
                 postgres.rows(worker, f"ALTER DATABASE {identifier(new)} RENAME TO {identifier(name)}")
@@ -383,6 +384,8 @@ def _scratch(admin: Administration, source: Source, what: str, how: Restore, now
             admin.rows(statement)
         program = postgres.program("pg_restore", admin.version)
         _pg_restore(admin, into(program, source.path, name, how.jobs), how.timeout, f"{admin.database.name} is as it was.")
+        for statement in postgres_contents.settings(name, properties):
+            admin.rows(statement)
         yield name
     finally:
         admin.drop(name)
@@ -395,6 +398,7 @@ def _swap(admin: Administration, directory: str, source: Source, how: Restore, n
         connection = admin.open(name)
         try:
             # Without statistics the first queries of the app would be planned blindly.
+            postgres.rows(connection, "SET statement_timeout = 0")
             postgres.rows(connection, "ANALYZE")
         finally:
             connection.close()

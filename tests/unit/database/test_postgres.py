@@ -209,6 +209,8 @@ def test_a_database_is_made_like_another():
         'REVOKE ALL ON DATABASE "new" FROM PUBLIC, "shop"',
         'GRANT TEMPORARY ON DATABASE "new" TO PUBLIC',
         'GRANT CONNECT ON DATABASE "new" TO "reader" WITH GRANT OPTION',
+    ]
+    assert postgres_contents.settings("new", more) == [
         "ALTER DATABASE \"new\" SET \"search_path\" TO '$user', 'public'",
         'ALTER ROLE "shop" IN DATABASE "new" SET "app"."name" TO \'x\'\'); DROP DATABASE shop; --\'',
     ]
