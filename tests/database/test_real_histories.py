@@ -35,7 +35,7 @@ MLFLOW = Application(
     ["mlflow-skinny==3.17.2", "sqlalchemy<2.1", "alembic", "psycopg2-binary"],
     "",
     "mlflow/store/db_migrations/alembic.ini",
-    "from mlflow.store.dbmodels.initial_models import Base; Base.metadata.create_all(engine)",
+    "from mlflow.store.tracking.dbmodels.initial_models import Base; Base.metadata.create_all(engine)",
 )
 OPTUNA = Application("optuna", ["optuna==5.0.0", "sqlalchemy<2.1", "psycopg2-binary"], "optuna/storages/_rdb", "alembic.ini")
 

@@ -668,7 +668,7 @@ def main(request: Request) -> None:
     null = os.open(os.devnull, os.O_RDONLY)
     os.dup2(null, 0)
     die_with_the_caller(caller)
-    sys.path[:] = [path for path in sys.path if path not in ("", os.getcwd())]
+    sys.path[:] = [path for path in sys.path if path]
 
     def tell(value: t.Dict[str, t.Any]) -> None:
         output.write(json.dumps(value, default=str) + "\n")
