@@ -105,12 +105,12 @@ def shop(host, server, quick):
 
 
 def backups(host):
-    """The names in the directory, without the mutex."""
-    return sorted(host.run(["ls", "-A", f"{ROOT}/backups"], check=False).stdout.split()[0:]) if host.exists(f"{ROOT}/backups") else []
+    """The names in the directory, without the lock."""
+    return [name for name in host.run(["ls", "-A", f"{ROOT}/backups"], check=False).stdout.split() if name != "backups.mutex"]
 
 
 def data(host):
-    return [name for name in backups(host) if not name.endswith((".json", ".mutex"))]
+    return [name for name in backups(host) if not name.endswith(".json")]
 
 
 def databases(server):

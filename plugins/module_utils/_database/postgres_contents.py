@@ -160,7 +160,7 @@ def properties_of(connection: t.Any, name: str) -> t.Optional[t.Dict[str, t.Any]
     )
     if not found:
         return None
-    row, owner, encoding, tablespace, comment, acl, settings = found[0]
+    row, owner, encoding, tablespace, comment, acl = found[0][:6]
     return {
         "owner": owner,
         "encoding": encoding,
@@ -173,7 +173,7 @@ def properties_of(connection: t.Any, name: str) -> t.Optional[t.Dict[str, t.Any]
         "limit": row["datconnlimit"],
         "comment": comment,
         "acl": sorted(acl) if acl is not None else None,
-        "settings": sorted([role, *setting.split("=", 1)] for role, config in settings or [] for setting in config),
+        "settings": [[role, *setting.split("=", 1)] for role, config in found[0][6] or [] for setting in config],
     }
 
 
