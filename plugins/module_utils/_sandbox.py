@@ -73,7 +73,7 @@ def ask(argv: t.Sequence[str], request: str, timeout: float) -> Finished:
         encoding="utf-8",
         errors="replace",
     )
-    assert process.stdin is not None and process.stdout is not None and process.stderr is not None
+    into, out, errors = (t.cast(t.IO[str], stream) for stream in (process.stdin, process.stdout, process.stderr))
     said: t.Dict[str, str] = {}
 
     def listen(name: str, stream: t.IO[str]) -> None:
@@ -81,16 +81,16 @@ def ask(argv: t.Sequence[str], request: str, timeout: float) -> Finished:
             said[name] = stream.read()
 
     listeners = [
-        threading.Thread(target=listen, args=("stdout", process.stdout), daemon=True),
-        threading.Thread(target=listen, args=("stderr", process.stderr), daemon=True),
+        threading.Thread(target=listen, args=("stdout", out), daemon=True),
+        threading.Thread(target=listen, args=("stderr", errors), daemon=True),
     ]
     for listener in listeners:
         listener.start()
     try:
         # Where it has ended already, what it said tells why.
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.write(request + "\n")
-            process.stdin.flush()
+            into.write(request + "\n")
+            into.flush()
         try:
             process.wait(timeout)
         except subprocess.TimeoutExpired:
@@ -98,7 +98,7 @@ def ask(argv: t.Sequence[str], request: str, timeout: float) -> Finished:
             raise Failure(f"{argv[0]} did not finish within {timeout:g} s and was stopped.") from None
     finally:
         with contextlib.suppress(BrokenPipeError):
-            process.stdin.close()
+            into.close()
     for listener in listeners:
         listener.join(SLACK)
     return Finished(tuple(argv), process.returncode, said.get("stdout", ""), said.get("stderr", ""))

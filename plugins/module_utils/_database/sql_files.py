@@ -16,7 +16,7 @@ from dataclasses import dataclass, field
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import as_owner, one_at_a_time, postgres, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.ledger import Entry, Step
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database.statements import Statement
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database.statements import Script, Statement
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
 LEDGER = "schema_migrations_ledger"
@@ -90,12 +90,12 @@ def values_of(step: Step, run: str, begin: float) -> t.Tuple[t.Any, ...]:
 
 def failed(step: Step, statement: Statement, line: int, why: str, done: int, kind: t.Type[Failure] = Failure) -> Failure:
     """What to say when a statement failed."""
-    assert step.script is not None
-    if step.script.transaction:
+    script = t.cast(Script, step.script)
+    if script.transaction:
         return kind(
             f"{step.file.name} failed at line {line}: {why}\nNothing of it is in the database.", fix="Correct the file, and run it again."
         )
-    total = len(step.script.statements)
+    total = len(script.statements)
     return kind(
         f"{step.file.name} failed at line {line}: {why}\n"
         f"It is not run in a transaction: its first {done} of {total} statements are in the database, and it is not in the ledger.",

@@ -324,10 +324,11 @@ def _take_over(wanted: Wanted, observed: Observed, one: Foreign, planned: Backup
     backups.require_room(wanted.directory, one.size, f"taking over {one.path}")
     partial = backups.partial_path(wanted.directory, planned.name)
     try:
-        assert one.contents is not None
-        if sqlite.write_new(partial, sqlite.blocks_of(one.path), deadline) != one.contents.sha256:
+        # Only what was verified is taken over.
+        contents = t.cast(Contents, one.contents)
+        if sqlite.write_new(partial, sqlite.blocks_of(one.path), deadline) != contents.sha256:
             raise Failure(f"{one.path} has changed since it was verified.", fix="Somebody is using it. Nothing of it was removed.")
-        _publish(wanted, planned.taken, partial, one.contents, "none", {"adopted": one.path, "doubt": sqlite.doubt(one.contents)}, deadline)
+        _publish(wanted, planned.taken, partial, contents, "none", {"adopted": one.path, "doubt": sqlite.doubt(contents)}, deadline)
     except BaseException:
         backups.discard(partial)
         raise

@@ -64,9 +64,9 @@ def blocks(source: str) -> t.Iterator[bytes]:
         return
     with subprocess.Popen([program, "--quiet", "-dc", source], stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
         try:
-            assert process.stdout is not None and process.stderr is not None
-            yield from iter(functools.partial(process.stdout.read, BLOCK), b"")
-            said = process.stderr.read().decode(errors="replace").strip()
+            plainly, errors = t.cast(t.IO[bytes], process.stdout), t.cast(t.IO[bytes], process.stderr)
+            yield from iter(functools.partial(plainly.read, BLOCK), b"")
+            said = errors.read().decode(errors="replace").strip()
             if process.wait():
                 raise Failure(f"{source} cannot be decompressed: {said}.")
         finally:
