@@ -7,11 +7,12 @@
 A program of its own, because every round is a fork. Half of the rounds end at a random moment; the other half at a random one of the events that Python
 audits (each open, rename, link, unlink, connect and so on), so that the steps that take no time are met as often as the long ones.
 
-    python killed.py backup|restore DIRECTORY SEED ROUNDS
+    python killed.py backup|restore|restore_in_use DIRECTORY SEED ROUNDS
 """
 
 from __future__ import annotations
 
+import functools
 import os
 import random
 import signal
@@ -162,12 +163,12 @@ def backup_rounds(place, chance, rounds):
     return cut
 
 
-def restore_rounds(place, chance, rounds):
+def restore_rounds(place, chance, rounds, in_use=False):
     path, directory = str(place / "app.db"), place / "backups"
     backed_up, generation = 1000000, 0
 
     def restore():
-        sqlite_restore.restore(path, str(directory))
+        sqlite_restore.restore(path, str(directory), in_use=in_use)
 
     write(path, backed_up)
     completed(lambda: sqlite_backup.backup(path, str(directory)))
@@ -201,7 +202,11 @@ def restore_rounds(place, chance, rounds):
 def main():
     what, place, seed, rounds = sys.argv[1], Path(sys.argv[2]), sys.argv[3], int(sys.argv[4])
     chance = random.Random(seed)
-    cut = {"backup": backup_rounds, "restore": restore_rounds}[what](place, chance, rounds)
+    cut = {
+        "backup": backup_rounds,
+        "restore": restore_rounds,
+        "restore_in_use": functools.partial(restore_rounds, in_use=True),
+    }[what](place, chance, rounds)
     print(f"{what}: {rounds} rounds, {cut} killed before their end, seed {seed}")
 
 

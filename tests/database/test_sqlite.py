@@ -272,7 +272,7 @@ def test_zstd_is_the_hosts_or_that_of_the_tools_environment(host, module, app):
 # Without a host.
 
 
-@pytest.mark.parametrize(("what", "rounds"), [("backup", 80), ("restore", 60)])
+@pytest.mark.parametrize(("what", "rounds"), [("backup", 80), ("restore", 60), ("restore_in_use", 40)])
 def test_killed_at_any_point_there_is_a_verified_backup_and_a_database(tmp_path, what, rounds):
     """The seed is printed; BULLETPROOF_KILL_SEED sets it.
 

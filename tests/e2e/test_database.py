@@ -91,8 +91,11 @@ def test_an_update_migrates_after_a_backup_and_users_notice_nothing(database: Da
 
 
 @on_sqlite
-def test_check_mode_shows_nothing_more_to_do_and_the_same_again_does_nothing(database: Database) -> None:
+def test_check_mode_touches_nothing_and_the_same_again_does_nothing(database: Database) -> None:
     shop, made = database.shop, len(database.backups())
+    shop.deploy("1.2.0-drops-customers", "--check", "--diff")
+    shop.project.must("migrate", "--check", "--diff")
+    shop.project.must("backup", "--check", "--diff")
     assert shop.deploy("1.1.0").recap(shop.host.name)["changed"] == 0
     assert len(database.backups()) == made
 

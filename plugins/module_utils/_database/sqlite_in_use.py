@@ -18,6 +18,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._database impor
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Ownership
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.sqlite import Deadline
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import sync_directory
 
 # Seconds that a write may wait for the writers of the app, each of which takes milliseconds.
 PATIENCE = 30.0
@@ -38,15 +39,24 @@ def replace_content(path: str, new: str, kept: str, deadline: Deadline) -> None:
 
 
 def _keep(path: str, kept: str, deadline: Deadline) -> None:
+    """A copy gets its name when it is whole. What begins like this is removed by the next restore."""
+    here, name = os.path.split(path)
+    copy = os.path.join(here, f".{name}.restore-{os.path.basename(kept)}")
     old = os.stat(path)
-    os.close(sqlite.create(kept))
     try:
-        sqlite.snapshot(path, kept, deadline, lambda size: backups.require_room(os.path.dirname(kept), size, f"a copy of {path}"))
-        sqlite.verify(kept, deadline)
-    except sqlite.Damaged:
-        # It is what there is, and worth keeping all the more; with -wal beside it, it may be more than that.
-        pass
-    Ownership(old.st_uid, old.st_gid, 0o600).give(kept)
+        os.close(sqlite.create(copy))
+        sqlite.snapshot(path, copy, deadline, lambda size: backups.require_room(here, size, f"a copy of {path}"))
+        sqlite.verify(copy, deadline)
+        Ownership(old.st_uid, old.st_gid, 0o600).give(copy)
+        os.rename(copy, kept)
+        sync_directory(here)
+    except sqlite.Damaged as error:
+        raise Failure(
+            f"{path} cannot be copied as it is, and so it cannot be kept: {error.what}",
+            fix="Nothing was replaced. Stop what uses it, and restore with stop_units: then the damaged files are kept as they are.",
+        ) from error
+    finally:
+        backups.discard(copy)
 
 
 def _write(path: str, new: str, deadline: Deadline) -> None:

@@ -20,9 +20,7 @@ import time
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
-from ansible_collections.bulletproof.deploy.plugins.module_utils._command import must
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, sqlite, sqlite_in_use
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, sqlite, sqlite_in_use, units
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup, Ownership
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.sqlite import Contents, Damaged, Deadline
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.sqlite_backup import TIMEOUT, differences, of_database
@@ -195,7 +193,7 @@ def _restore(wanted: Wanted, observed: Observed) -> None:
             sqlite_in_use.replace_content(wanted.path, new, observed.replaced, deadline)
             backups.discard(new)
         else:
-            with stopped(wanted.stop_units, deadline):
+            with units.stopped(wanted.stop_units, deadline.left):
                 observed.replaced = take_its_place(wanted.path, new, moment, deadline)
     except BaseException:
         for left in (new, *(new + suffix for suffix in sqlite.COMPANIONS)):
@@ -318,41 +316,6 @@ def _locked(path: str) -> t.Iterator[None]:
         except OSError:
             raise Failure(f"{path} was locked by another process.", fix="Nothing was replaced. Name its units in stop_units.") from None
         yield
-
-
-@contextlib.contextmanager
-def stopped(units: t.Sequence[str], deadline: Deadline) -> t.Iterator[None]:
-    """Units are stopped, with what would start them again, and started afterwards, whatever happens; but not those that had no reason to run."""
-    wanted = [*_triggers(units), *units]
-    shown = {unit: _systemd.show(unit) for unit in wanted}
-    missing = [unit for unit in wanted if shown[unit].load == "not-found"]
-    if missing:
-        raise Failure(f"stop_units: this host has no unit {', '.join(missing)}.", fix="systemctl list-units --all shows their names.")
-    again = [unit for unit in wanted if shown[unit].active != "inactive"]
-    if not again:
-        yield
-        return
-    failure: t.Optional[BaseException] = None
-    try:
-        must(["systemctl", "stop", *again], f"{', '.join(again)} cannot be stopped", timeout=deadline.left)
-        yield
-    except BaseException as error:
-        failure = error
-        raise
-    finally:
-        try:
-            _systemd.start(again, max(deadline.left, 90.0))
-        except Failure as error:
-            if failure is None:
-                raise
-            raise Failure(f"{failure}\nAnd afterwards: {error.what}", fix=getattr(failure, "fix", "")) from failure
-
-
-def _triggers(units: t.Sequence[str]) -> t.List[str]:
-    if not units:
-        return []
-    said = must(["systemctl", "show", "--property=TriggeredBy", "--value", *units], "systemd does not answer").stdout
-    return [unit for unit in dict.fromkeys(said.split()) if unit not in units]
 
 
 def drill(wanted: Wanted) -> t.Dict[str, t.Any]:

@@ -40,6 +40,8 @@ def backup(database: Database, directory: str, policy: Policy, facts: t.Mapping[
     if isinstance(database, Sqlite):
         return sqlite_backup.backup(database.path, directory, policy, facts=facts).made
     with backups.alone(directory, PATIENCE):
+        for name in backups.unfinished(directory, database.name):
+            backups.discard(os.path.join(directory, name))
         made = postgres_backup.make(database, directory, facts=facts)
         for old in backups.superfluous(known(database, directory), policy, time.time()):
             backups.remove(directory, old)
