@@ -9,7 +9,7 @@ SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix fault-proofs database database-matrix test demo bench clean
+.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix proofs database database-matrix test demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -65,8 +65,8 @@ fault: collection ## deployments in which one thing is broken: a sample of the c
 fault-matrix: collection ## the same, all cases
 	pytest tests/fault -n 2 --dist loadfile --matrix
 
-fault-proofs: collection ## take each protection out, and see its test fail
-	.venv/bin/python tests/fault/proofs.py $(OPTIONS)
+proofs: env ## take each protection out, and see its test fail
+	.venv/bin/python tests/proofs.py $(OPTIONS)
 
 database: collection ## backups, migrations and checks on real SQLite, PostgreSQL and S3: a sample of the cases
 	pytest tests/database -n 2 --dist loadfile

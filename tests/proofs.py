@@ -2,15 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The fault tests can fail: each protection is taken out of a copy of the collection, and its test has to notice.
+"""The tests can fail: each protection is taken out of a copy of the collection, and its test has to notice.
 
-``make fault-proofs`` runs them all, one after the other, each on a fresh host; ``make fault-proofs OPTIONS=timer`` those with that in their name.
+``make proofs`` runs them all, one after the other; ``make proofs OPTIONS=timer`` those with that in their name.
 """
 
 from __future__ import annotations
 
 import argparse
-import os
 import re
 import shutil
 import subprocess
@@ -19,10 +18,10 @@ import time
 from dataclasses import dataclass
 from pathlib import Path
 
-REPOSITORY = Path(__file__).resolve().parents[2]
-INSTALLED = REPOSITORY / ".cache" / "installed"
+REPOSITORY = Path(__file__).resolve().parents[1]
 PLACE = REPOSITORY / ".cache" / "proofs"
-WITHIN = Path("ansible_collections/bulletproof/deploy")
+# Where Ansible and Python look for the collection: both are the copy itself.
+COLLECTIONS = (Path(".cache/collections"), Path(".cache/installed"))
 
 
 @dataclass(frozen=True)
@@ -38,81 +37,132 @@ class Proof:
 
 TIMER = "    _systemd.start([layout.safety_net_timer], timeout=SYSTEMCTL)\n"
 PROOFS = (
-    Proof("timer", "_transition.py", TIMER, "", "test_controller_dies.py::test_the_lease_is_waited_for_when_nobody_helps"),
-    Proof("boot-unit", "_agent.py", '"boot": boot', '"boot": expire', "test_reboot.py::test_a_quiet_host"),
+    Proof("timer", "_transition.py", TIMER, "", "fault/test_controller_dies.py::test_the_lease_is_waited_for_when_nobody_helps"),
+    Proof("boot-unit", "_agent.py", '"boot": boot', '"boot": expire', "fault/test_reboot.py::test_a_quiet_host"),
     Proof(
         "revert-at-boot",
         "_agent.py",
         'revert(layout, f"the host restarted before run {state.way_back.run} was committed")',
         "_transition.flip(layout, state.live)",
-        "test_reboot.py::test_between_switch_and_commit",
+        "fault/test_reboot.py::test_between_switch_and_commit",
     ),
     Proof(
         "timer-at-boot",
         "../../roles/systemd_gunicorn/templates/safety-net.timer.j2",
         "WantedBy=timers.target\n",
         "",
-        "test_reboot.py::test_power_cut_while_armed_and_back_after_the_lease",
+        "fault/test_reboot.py::test_power_cut_while_armed_and_back_after_the_lease",
     ),
     Proof(
         "lock",
         "_lock.py",
         "held.run != wanted.run and held.alive(time.time())",
         "held.run != wanted.run and False",
-        "test_locks.py::test_a_lock_that_is_held",
+        "fault/test_locks.py::test_a_lock_that_is_held",
     ),
     Proof(
         "lease-of-the-lock",
         "_lock.py",
         "held.run != wanted.run and held.alive(time.time())",
         "held.run != wanted.run",
-        "test_locks.py::test_a_run_that_died_is_taken_over_and_undone",
+        "fault/test_locks.py::test_a_run_that_died_is_taken_over_and_undone",
     ),
     Proof(
         "settle",
         "_phase.py",
         '            settle(layout, options["run"])\n',
         "",
-        "test_locks.py::test_a_run_that_died_is_taken_over_and_undone",
+        "fault/test_locks.py::test_a_run_that_died_is_taken_over_and_undone",
     ),
     Proof(
         "staging-rescue",
         "_phases/stage.py",
         '        shutil.rmtree(layout.release(f".building-{release}"), ignore_errors=True)\n        state = ',
         "        state = ",
-        "test_disk.py::test_full_while_staging",
+        "fault/test_disk.py::test_full_while_staging",
     ),
-    Proof("disk-check", "_phases/preflight.py", "*disk(options), ", "", "test_disk.py::test_too_little_to_begin_with"),
+    Proof("disk-check", "_phases/preflight.py", "*disk(options), ", "", "fault/test_disk.py::test_too_little_to_begin_with"),
     Proof(
         "replaced-workers",
         "_verify.py",
         ', "max_replaced": manifest.health["replaced"]',
         "",
-        "test_bad_versions.py::test_a_bad_version[1.2.0-workers-crash-after-5s]",
+        "fault/test_bad_versions.py::test_a_bad_version[1.2.0-workers-crash-after-5s]",
     ),
     Proof(
         "commit-of-a-stranger",
         "_phases/commit.py",
         'if not committed and not state.armed_by(options["run"]):',
         "if False:",
-        "test_connection.py::test_the_connection_is_cut_until_the_lease_has_ended",
+        "fault/test_connection.py::test_the_connection_is_cut_until_the_lease_has_ended",
     ),
     Proof(
         "rescue-of-the-playbook",
         "../../playbooks/deploy.yml",
         "          register: app_revert\n",
         "          register: app_revert\n          when: false\n",
-        "test_connection.py::test_the_module_is_killed_on_the_host",
+        "fault/test_connection.py::test_the_module_is_killed_on_the_host",
+    ),
+    Proof(
+        "one-migrator-sqlite",
+        "_database/alembic.py",
+        "with one_at_a_time.of_file(app.database, wait):",
+        "with contextlib.nullcontext():",
+        "database/test_alembic.py::test_two_at_once_and_one_that_is_killed[sqlite]",
+    ),
+    Proof(
+        "one-migrator-postgresql",
+        "_database/alembic.py",
+        "        one_at_a_time.of_session(connection, app.database, wait)\n",
+        "",
+        "database/test_alembic.py::test_two_at_once_and_one_that_is_killed[postgresql]",
+    ),
+    Proof(
+        "retries-of-a-migration",
+        "_database/alembic.py",
+        "attempts > app.retries",
+        "attempts > 0",
+        "database/test_alembic.py::test_a_lock_that_somebody_holds",
+    ),
+    Proof(
+        "classification",
+        "_database/alembic.py",
+        'if contracting == "allow" or seen.empty:',
+        "if True:",
+        "database/test_alembic.py::test_what_contracts",
+    ),
+    Proof(
+        "proof-of-a-stamp",
+        "_database/migrating.py",
+        "            if problem is not None:",
+        "            if False:",
+        "database/test_alembic.py::test_a_schema_without_a_revision[sqlite]",
+    ),
+    Proof(
+        "check-mode-makes-no-database",
+        "_database/alembic_driver.py",
+        '            cargs[0] = ":memory:"\n',
+        "",
+        "database/test_alembic.py::test_up_again_and_down[sqlite]",
     ),
 )
 
 
 def without(proof: Proof) -> Path:
-    """A copy of the installed collection in which the protection is missing."""
+    """A copy of the repository in which the protection is missing."""
     copy = PLACE / proof.name
     shutil.rmtree(copy, ignore_errors=True)
-    shutil.copytree(INSTALLED, copy)
-    file = copy / WITHIN / "plugins" / "module_utils" / proof.file
+    listed = subprocess.run(["git", "ls-files", "-z"], cwd=REPOSITORY, stdout=subprocess.PIPE, check=True).stdout.decode()
+    for name in filter(None, listed.split("\0")):
+        if (REPOSITORY / name).is_file():
+            (copy / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copy2(REPOSITORY / name, copy / name)
+    for place in COLLECTIONS:
+        (copy / place / "ansible_collections" / "bulletproof").mkdir(parents=True)
+        (copy / place / "ansible_collections" / "bulletproof" / "deploy").symlink_to(copy)
+    # The lab is the same one: its keys, what it knows.
+    (copy / ".cache" / "lab").symlink_to(REPOSITORY / ".cache" / "lab")
+    file = copy / "plugins" / "module_utils" / proof.file
     text = file.read_text()
     if text.count(proof.protected) != 1:
         sys.exit(f"{proof.name}: {proof.file} does not have exactly once: {proof.protected!r}. Say anew what the protection is.")
@@ -122,13 +172,11 @@ def without(proof: Proof) -> Path:
 
 def noticed(proof: Proof) -> bool:
     """Whether the test fails without the protection."""
-    collections = without(proof)
     # The case may not be in the sample.
-    argv = [sys.executable, "-m", "pytest", f"tests/fault/{proof.test}", "--matrix", "-q", "-p", "no:cacheprovider"]
+    argv = [sys.executable, "-m", "pytest", f"tests/{proof.test}", "--matrix", "-q", "-p", "no:cacheprovider"]
     done = subprocess.run(
         argv,
-        cwd=REPOSITORY,
-        env={**os.environ, "BULLETPROOF_COLLECTIONS": str(collections)},
+        cwd=without(proof),
         stdin=subprocess.DEVNULL,
         stdout=subprocess.PIPE,
         stderr=subprocess.STDOUT,
@@ -136,7 +184,7 @@ def noticed(proof: Proof) -> bool:
         check=False,
     )
     (PLACE / f"{proof.name}.log").write_text(done.stdout)
-    failed = re.search(r"^FAILED tests/fault/" + re.escape(proof.test), done.stdout, re.MULTILINE)
+    failed = re.search(r"^FAILED tests/" + re.escape(proof.test), done.stdout, re.MULTILINE)
     return done.returncode == 1 and failed is not None
 
 
