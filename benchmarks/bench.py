@@ -40,13 +40,29 @@ from lab.load import Running as Load  # noqa: E402
 RATE = 100
 STILL = 6.0
 VERSIONS = 100
+DATABASE_MEGABYTES = 1000
+# The modules are measured by themselves, with an ansible-core of their own on the host.
+DATABASE = """
+systemctl start postgresql
+rm -rf /opt/bench && mkdir -p /opt/bench/data
+tar -x -C /opt/bench
+cd /opt/bench
+mkdir -p .cache/collections/ansible_collections/bulletproof
+ln -sfn ../../../.. .cache/collections/ansible_collections/bulletproof/deploy
+python3 -m venv venv
+venv/bin/pip install --quiet ansible-core
+venv/bin/python benchmarks/database.py --rounds "$1" --megabytes "$2" --directory /opt/bench/data
+systemctl stop postgresql
+rm -rf /opt/bench
+"""
 PERMISSIONS_RATIO = re.compile(r"^  module  .* ratio +([0-9.]+)", re.MULTILINE)
 
 
 class Bench:
     """The hosts, the contenders, and what was measured so far."""
 
-    def __init__(self, names: Sequence[str]) -> None:
+    def __init__(self, names: Sequence[str], megabytes: int) -> None:
+        self.megabytes = megabytes
         PLACE.mkdir(parents=True, exist_ok=True)
         self.hosts = lab.up(names)
         repository = PLACE / "shop"
@@ -64,7 +80,7 @@ class Bench:
     def carry_out(self, rounds: int) -> list[str]:
         """Measure everything; what could not be measured, and why. Control-C ends it early, with a report on what there is."""
         one_round = [self.one_host, self.all_hosts] if len(self.hosts) > 1 else [self.one_host]
-        once = [self.profile, partial(self.permissions, rounds)]
+        once = [self.profile, partial(self.permissions, rounds), partial(self.databases, rounds)]
         problems = []
         for step in [one_round[0], *once, *one_round[1:], *one_round * (rounds - 1)]:
             try:
@@ -181,6 +197,21 @@ class Bench:
             raise CannotMeasure(f"{' '.join(argv)} gave no ratios:\n{said}")
         self.measured.permissions, self.measured.permissions_said = [[ratio] for ratio in ratios], said
 
+    def databases(self, rounds: int) -> None:
+        """Backups and migrations on the first host, which has the tools environment and a PostgreSQL server."""
+        packed = subprocess.run(
+            ["git", "archive", "HEAD", "plugins", "benchmarks", "meta", "galaxy.yml"], cwd=REPOSITORY, stdout=subprocess.PIPE, check=True
+        )
+        argv = ["sh", "-euc", DATABASE, "sh", str(rounds), str(self.megabytes)]
+        done = self.hosts[0].run(argv, stdin=packed.stdout, check=False, timeout=1800)
+        ratios = [(float(limit), float(ratio)) for limit, ratio in DATABASE_RATIO.findall(done.stdout)]
+        if done.returncode or len(ratios) != 3:
+            raise CannotMeasure(f"benchmarks/database.py on {self.hosts[0].name} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
+        self.measured.databases, self.measured.databases_said = ratios, done.stdout
+
+
+DATABASE_RATIO = re.compile(r"^  ratio \(at most ([0-9.]+)\) +([0-9.]+)", re.MULTILINE)
+
 
 def make_versions(repository: Path) -> list[str]:
     """The example application in many versions that differ in nothing but what they tell."""
@@ -244,7 +275,7 @@ def main() -> int:
         options.rounds, options.hosts = 1, 1
     load = os.getloadavg()[0]
     try:
-        bench = Bench([f"bench-{number}" for number in range(1, options.hosts + 1)])
+        bench = Bench([f"bench-{number}" for number in range(1, options.hosts + 1)], DATABASE_MEGABYTES // (10 if options.quick else 1))
         problems = bench.carry_out(options.rounds)
     except CannotMeasure as problem:
         print(problem, file=sys.stderr)

@@ -56,7 +56,7 @@ which opens its own connections: median [fastest-slowest]. Ratios are taken with
 - The peers are set up as their recipes have it: one shared virtual environment, pip with its default cache, a restart of their unit, `/health` until it
   answers. They fetch from a Git repository on the host itself. They check nothing else.
 - bulletproof.deploy does all it always does, blue-green, with `app_watch=0`: the watch window is a choice, not a cost. Its cache for uv is kept.
-- No contender migrates the database.
+- No contender migrates the database. What migrations and backups cost is measured by itself, below.
 - The script's rollback installs the older release's requirements, because the environment is shared; those of pyinfra and Capistrano only
   point back and restart, as they do by default.
 """
@@ -75,6 +75,8 @@ class Measured:
     profiles: dict[str, list[Mapping[str, t.Any]]] = field(default_factory=dict)
     permissions: list[list[float]] = field(default_factory=list)
     permissions_said: str = ""
+    databases: list[t.Tuple[float, float]] = field(default_factory=list)
+    databases_said: str = ""
 
     def ratios(self, scenario: str, peer: str) -> list[float]:
         return [mine / theirs for mine, theirs in zip(self.seconds[scenario, OURS], self.seconds[scenario, peer])]
@@ -106,6 +108,8 @@ class Report:
             ),
             f"## Permissions\n\n`benchmarks/permissions.py` (Python {platform.python_version()}):\n\n```\n{self.measured.permissions_said}```\n",
         ]
+        if self.measured.databases_said:
+            parts.append(f"## Databases\n\n`benchmarks/database.py`, on a host:\n\n```\n{self.measured.databases_said}```\n")
         if self.problems:
             parts.insert(1, "## Not measured\n\n" + "".join(f"- {problem.splitlines()[0]}\n" for problem in self.problems))
         return "\n".join(parts)
@@ -128,6 +132,10 @@ class Report:
             ("wrong, of chown -R + find -exec chmod", "right, of find"), measured.permissions or ((), ()), (1.0, 1.5)
         ):
             yield verdict(f"permissions, 100,000 files all {what}", ratio, limit, "{:.2f}")
+        whats = ("SQLite backup under load, of .backup + integrity_check", "alembic_migrate with nothing to do, of alembic current",
+                 "PostgreSQL backup, of pg_dump + pg_restore --list")  # fmt: skip
+        for what, (limit, ratio) in zip(whats, measured.databases):
+            yield verdict(what, [ratio], limit, "{:.2f}")
 
     def _seconds(self) -> Iterator[Sequence[str]]:
         for scenario in self._scenarios():

@@ -114,6 +114,10 @@ options:
     description: What the schema must be afterwards; the options of M(bulletproof.deploy.schema_check).
     type: dict
     default: {}
+  free_lock:
+    description: Free the run's lock afterwards, whatever came of it, because no other phase follows. A deploy frees it with the commit.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

@@ -12,7 +12,7 @@ import typing as t
 from dataclasses import dataclass
 from functools import partial
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _manifest, _phase, _schema, _state
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _manifest, _phase, _schema, _state
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import backups, migrations, schema, store
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.url import Database
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -32,6 +32,7 @@ SPEC: t.Dict[str, t.Any] = {
     "backup": {"type": "str", "choices": ["migrations", "always"], "default": "migrations"},
     "undo": {"type": "str", "choices": ["restore", "leave"], "default": "leave"},
     "schema": {"type": "dict", "default": {}},
+    "free_lock": {"type": "bool", "default": False},
 }
 
 
@@ -196,5 +197,9 @@ def chosen(
 
 def run(module: AnsibleModule) -> None:
     migrate = Migrate(dry=module.check_mode)
-    with migrate.held_open:
-        _phase.run(module, "migrate", migrate.read, migrate.plan, migrate.report, migrate.rescue)
+    try:
+        with migrate.held_open:
+            _phase.run(module, "migrate", migrate.read, migrate.plan, migrate.report, migrate.rescue)
+    finally:
+        if module.params["free_lock"] and not module.check_mode:
+            _lock.free(_phase.layout_of(module.params), module.params["run"])
