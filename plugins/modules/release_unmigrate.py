@@ -69,6 +69,17 @@ options:
     description: Refuse a release whose models are not what its migrations make.
     type: bool
     default: false
+  untracked:
+    description:
+      - What to do with a database that has tables and no revision.
+      - C(stamp) proves that its schema is that of O(untracked_revision), and writes that down first. C(ignore) begins with the first migration.
+    type: str
+    choices: [refuse, stamp, ignore]
+    default: refuse
+  untracked_revision:
+    description: The revision that a database without one is said to have.
+    type: str
+    default: head
   backups:
     description: Directory of the backups. C(<root>/backups) unless set.
     type: path

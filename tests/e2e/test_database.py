@@ -118,6 +118,20 @@ def test_a_migration_that_fails_midway_is_undone(database: Database) -> None:
 
 
 @on_sqlite
+def test_a_database_without_a_revision_is_stamped_only_when_it_is_proven(database: Database) -> None:
+    shop = database.shop
+    database.rows("DROP TABLE alembic_version")
+    refused = shop.project.play("migrate")
+    assert not refused.ok
+    assert "database_untracked" in refused.output
+    wrong = shop.project.play("migrate", database_untracked="stamp", database_untracked_revision="0001")
+    assert not wrong.ok
+    assert "customers" in wrong.output
+    shop.project.must("migrate", database_untracked="stamp", database_untracked_revision="0002")
+    assert database.revision == "0002"
+
+
+@on_sqlite
 def test_two_heads_are_refused_before_anything_is_changed(database: Database) -> None:
     made = len(database.backups())
     played = database.shop.broken_deploy("1.2.0-second-head")

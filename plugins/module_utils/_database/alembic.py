@@ -314,7 +314,8 @@ def untracked(app: App, seen: Inspection) -> Failure:
     some = ", ".join(seen.tables[:8]) + (f" and {len(seen.tables) - 8} more" if len(seen.tables) > 8 else "")
     return Failure(
         f"{app.database.shown} has tables ({some}) and no revision: nobody can tell which migrations are in it.",
-        fix="Set untracked: stamp and untracked_revision to the revision whose schema it has; that is proven before it is stamped.",
+        fix="Set untracked: stamp and untracked_revision to the revision whose schema it has; that is proven before it is stamped. (In a deploy:"
+        " database_untracked, database_untracked_revision.)",
         kind="untracked",
         tables=list(seen.tables),
     )

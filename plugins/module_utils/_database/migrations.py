@@ -31,6 +31,8 @@ SPEC: t.Dict[str, t.Any] = {
     "statement_timeout": {"type": "int", "default": 0},
     "lock_retries": {"type": "int", "default": 5},
     "check_models": {"type": "bool", "default": False},
+    "untracked": {"type": "str", "choices": ["refuse", "stamp", "ignore"], "default": "refuse"},
+    "untracked_revision": {"type": "str", "default": "head"},
 }
 
 # Seconds to wait for somebody else who migrates the same database: another app's deploy, a person.
@@ -70,11 +72,13 @@ class Applied:
 class Status:
     """:param before: The revision that the database is at; empty when it has none.
     :param sql: What is pending, as the database would be told.
+    :param stamp: The revision that a database without one has been proven to have, and that is to be written down first.
     """
 
     before: str
     pending: t.Sequence[Pending] = field(default_factory=list)
     sql: str = ""
+    stamp: str = ""
 
 
 class Migrations:
@@ -93,6 +97,10 @@ class Migrations:
     def revision(self) -> str:
         """The revision that the database is at; empty when it has none."""
         return self.status().before
+
+    def stamp(self) -> None:
+        """Write down the revision that a database without one has been proven to have."""
+        raise NotImplementedError
 
     def upgrade(self, to: str) -> t.List[Applied]:
         """Apply what is pending up to a revision. A Failure has ``applied``: the revisions that are in."""
@@ -127,6 +135,8 @@ def of_release(options: Options, layout: Layout, release: str) -> Migrations:
             writable=(layout.shared,),
         ),
         options["check_models"],
+        options["untracked"],
+        options["untracked_revision"],
     )
 
 
@@ -136,6 +146,8 @@ class Alembic(Migrations):
 
     app: alembic.App
     check_models: bool
+    untracked: str
+    untracked_revision: str
 
     @property
     def database(self) -> url.Database:  # type: ignore[override]
@@ -145,11 +157,15 @@ class Alembic(Migrations):
         return alembic.alone(self.app, PATIENCE)
 
     def status(self, dry: bool = False) -> Status:
-        seen = alembic.inspect(self.app, command="upgrade", models=self.check_models, read_only=dry)
+        prove = self.untracked_revision if self.untracked == "stamp" else ""
+        seen = alembic.inspect(self.app, command="upgrade", models=self.check_models, prove=prove, read_only=dry)
         if seen.unknown:
             raise alembic.unknown_revision(self.app, seen)
-        if seen.tables:
+        if seen.tables and self.untracked == "refuse":
             raise alembic.untracked(self.app, seen)
+        problem = alembic.unproven(self.app, seen, prove) if seen.tables and prove else None
+        if problem is not None:
+            raise problem
         if seen.differences:
             raise alembic.models_differ(self.app, seen, applied=False)
         found = alembic.lint(seen.steps) if isinstance(self.app.database, url.Postgres) else {}
@@ -157,7 +173,12 @@ class Alembic(Migrations):
         for step in seen.steps:
             judged = seen.classification[step["revision"]]
             pending.append(Pending(step["revision"], judged["kind"], [*judged["why"], *found.get(step["revision"], ())]))
-        return Status(",".join(seen.database), pending, "\n".join(sql_of(step) for step in seen.steps))
+        stamp = ",".join(seen.stamped) if seen.tables and prove else ""
+        return Status(",".join(seen.database), pending, "\n".join(sql_of(step) for step in seen.steps), stamp)
+
+    def stamp(self) -> None:
+        seen = alembic.inspect(self.app, command="upgrade", prove=self.untracked_revision)
+        alembic.stamp(self.app, seen, self.untracked_revision)
 
     def upgrade(self, to: str) -> t.List[Applied]:
         seen = alembic.inspect(self.app, command="upgrade")

@@ -86,8 +86,11 @@ class Migrate:
         wanted, self.held = chosen(options, observed, status)
         database = self._code(options, observed.release).database
         changes = []
-        if store.exists(database) and (wanted or options["backup"] == "always"):
+        if store.exists(database) and (wanted or status.stamp or options["backup"] == "always"):
             changes.append(Change(f"backup of {database.shown}", None, "verified", partial(self._protect, options, observed)))
+        if status.stamp:
+            code = self._code(options, observed.release)
+            changes.append(Change(database.shown, "tables without a revision", f"stamped {status.stamp}", code.stamp))
         if wanted:
             after = wanted[-1].revision
             told = "\n".join([after, *(f"  {one.describe()}" for one in wanted), status.sql]).rstrip()
