@@ -16,6 +16,9 @@ from dataclasses import dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
+# Lines of a long output's beginning that are shown.
+BEGINNING = 6
+
 
 @dataclass(frozen=True)
 class Finished:
@@ -31,9 +34,11 @@ class Finished:
         return self.rc == 0
 
     def last_words(self, lines: int = 20) -> str:
-        """The end of what it said, the part that usually holds the reason."""
+        """What it said: when that is long, its end, which usually holds the reason, and the few lines that it began with, which name what it is about."""
         said = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        return "\n".join(said[-lines:])
+        if len(said) <= lines or lines < 2 * BEGINNING:
+            return "\n".join(said[-lines:])
+        return "\n".join([*said[:BEGINNING], "[...]", *said[BEGINNING + 1 - lines :]])
 
 
 def run(

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+from ansible_collections.bulletproof.deploy.plugins.module_utils._command import Finished
 from ansible_collections.bulletproof.deploy.plugins.module_utils._evidence import condense
 
 GUNICORN = "/opt/shop/releases/1/.release/venv/lib/python3.11/site-packages/gunicorn"
@@ -64,3 +65,19 @@ def test_a_traceback_without_end_leaves_its_end():
     told = condense(["Traceback (most recent call last):", *deep, "RecursionError: too deep"])
     assert told[-2:] == ["    call(199)", "RecursionError: too deep"]
     assert len(told) == 25
+
+
+def test_a_long_output_keeps_the_lines_that_name_what_it_is_about():
+    """uv names the package first, and then lists every hash that it would have taken. Fails when only the end is shown."""
+    said = [
+        "Failed to download `flask==3.0.0`",
+        "Hash mismatch",
+        *(f"sha256:{number}" for number in range(100)),
+        "Computed:",
+        "sha256:6da8",
+    ]
+    told = Finished((), 1, "", "\n".join(said)).last_words().splitlines()
+    assert told[:2] == said[:2]
+    assert told[-2:] == said[-2:]
+    assert (len(told), told[6]) == (20, "[...]")
+    assert Finished((), 1, "", "\n".join(said)).last_words(3).splitlines() == said[-3:]
