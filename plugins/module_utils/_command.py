@@ -20,6 +20,14 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 BEGINNING = 6
 
 
+def shortened(text: str, lines: int) -> t.List[str]:
+    """At most so many lines of a text: its end and, where there is room for both, its beginning."""
+    said = text.splitlines()
+    if len(said) <= lines or lines < 2 * BEGINNING:
+        return said[-lines:]
+    return [*said[:BEGINNING], "[...]", *said[BEGINNING + 1 - lines :]]
+
+
 @dataclass(frozen=True)
 class Finished:
     """How a command ended."""
@@ -35,10 +43,7 @@ class Finished:
 
     def last_words(self, lines: int = 20) -> str:
         """What it said: when that is long, its end, which usually holds the reason, and the few lines that it began with, which name what it is about."""
-        said = (self.stderr.strip() or self.stdout.strip()).splitlines()
-        if len(said) <= lines or lines < 2 * BEGINNING:
-            return "\n".join(said[-lines:])
-        return "\n".join([*said[:BEGINNING], "[...]", *said[BEGINNING + 1 - lines :]])
+        return "\n".join(shortened(self.stderr.strip() or self.stdout.strip(), lines))
 
 
 def run(

@@ -14,7 +14,7 @@ import tempfile
 import typing as t
 from dataclasses import dataclass
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils._command import Finished, run
+from ansible_collections.bulletproof.deploy.plugins.module_utils._command import Finished, run, shortened
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_inventory import installed
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_lock import Lock, Spec, redact
@@ -171,7 +171,7 @@ def _do(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str]
 def _explained(builder: Builder, done: Finished, path: str) -> Failure:
     said = redact(done.stderr + "\n" + done.stdout)
     # pip explains a conflict on its standard output and names it on the other.
-    words = "\n".join([*redact(done.stdout).splitlines()[-12:], *redact(done.stderr).splitlines()[-12:]]).strip()
+    words = "\n".join([*shortened(redact(done.stdout).strip(), 12), *shortened(redact(done.stderr).strip(), 12)]).strip()
     places = (os.path.dirname(path), builder.cache)
     # Looked at as well, because venv keeps to itself what the programs that it starts complain about.
     if NO_SPACE.search(said) or any(_is_full(place) for place in places):
