@@ -129,5 +129,8 @@ class Server:
         return f"postgresql://{name}:{urllib.parse.quote(password, safe='')}@127.0.0.1:5432/{name}"
 
     def drop(self, name: str) -> None:
-        self.sql(f'DROP DATABASE IF EXISTS "{name}" WITH (FORCE)')
+        """The role and every database it owns: a restore keeps the one that it replaces."""
+        owned = self.sql(f"SELECT datname FROM pg_database JOIN pg_roles ON pg_roles.oid = datdba WHERE rolname = '{name}'")
+        for database in {name, *owned.splitlines()}:
+            self.sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
         self.sql(f'DROP ROLE IF EXISTS "{name}"')
