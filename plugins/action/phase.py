@@ -2,13 +2,38 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The action plugin behind the modules that are phases of a run: all of them come to the host as one module."""
+"""The action plugin behind the modules that are phases of a run.
+
+A phase runs from the code that an earlier one left on the host (``_host_code``); where there is none yet, it comes as a module.
+"""
 
 from __future__ import annotations
 
+import functools
+import hashlib
+import json
+import pathlib
+import shlex
 import typing as t
 
+from ansible.module_utils.common.arg_spec import ArgumentSpecValidator
+from ansible.module_utils.common.parameters import remove_values
 from ansible.plugins.action import ActionBase
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _host_code
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import launch
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases.by_name import phase_of
+
+MODULE_UTILS = pathlib.Path(__file__).parents[1] / "module_utils"
+PYTHON = "/usr/bin/python3"
+
+
+@functools.lru_cache(maxsize=1)
+def code_digest() -> str:
+    """A digest of all code for hosts, as this controller has it."""
+    digest = hashlib.sha256()
+    for path in sorted(MODULE_UTILS.glob("**/*.py")):
+        digest.update(str(path.relative_to(MODULE_UTILS)).encode() + b"\0" + path.read_bytes())
+    return digest.hexdigest()[:16]
 
 
 class ActionModule(ActionBase):
@@ -21,11 +46,44 @@ class ActionModule(ActionBase):
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
         options = self.phase_options()
         name = self._task.action.rpartition(".")[2]
-        if name != "phase":
-            options["phase"] = name
-        result.update(self._execute_module(module_name="bulletproof.deploy.phase", module_args=options, task_vars=task_vars))
+        phase = options.pop("phase", "") if name == "phase" else name
+        done = self._run_kept(phase, options, task_vars or {})
+        if done is None:
+            options.update(phase=phase, code=code_digest())
+            done = self._execute_module(module_name="bulletproof.deploy.phase", module_args=options, task_vars=task_vars)
+        result.update(done)
         return result
 
     def phase_options(self) -> t.Dict[str, t.Any]:
         """The task's arguments, as the module gets them."""
         return dict(self._task.args)
+
+    def _run_kept(self, name: str, options: t.Mapping[str, t.Any], task_vars: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
+        """Run the phase from the code on the host; None when it has not begun, for whatever reason: the module will tell it in Ansible's own words."""
+        phase = phase_of(name)
+        if phase is None or self._task.async_val or not self._is_pipelining_enabled("new"):
+            return None
+        checked = ArgumentSpecValidator(phase.SPEC).validate(options)
+        if checked.error_messages:
+            return None
+        request = {"phase": name, "check": self._task.check_mode, "options": checked.validated_parameters}
+        command = (
+            f"{self._compute_environment_string()} {shlex.quote(self._python(task_vars))} -I {_host_code.place_of(code_digest())}".strip()
+        )
+        done = self._low_level_execute_command(command, in_data=json.dumps(request, default=str).encode())
+        said = done["stdout"].splitlines()
+        if launch.STARTED not in said:
+            return None
+        try:
+            result = json.loads(said[-1])
+        except ValueError:
+            told = "\n".join([*said, *done["stderr"].splitlines()][-20:])
+            return {"failed": True, "msg": f"The phase {name} ended with status {done['rc']} before it could say how it went.\n{told}"}
+        return t.cast(t.Dict[str, t.Any], remove_values(result, checked._no_log_values))
+
+    def _python(self, task_vars: t.Mapping[str, t.Any]) -> str:
+        """The interpreter that modules run with, as far as it is known without asking the host; any other would do."""
+        known = str(self._templar.template(task_vars.get("ansible_python_interpreter")) or "auto")
+        if known.startswith("auto"):
+            known = str((task_vars.get("ansible_facts") or {}).get("discovered_interpreter_python") or PYTHON)
+        return known

@@ -17,12 +17,20 @@ description:
   - Carries out what another module of this collection documents. Call that module, not this one.
   - All phases come to the host as this one module, so that a run packs and compresses the code for the hosts once instead of once a phase.
     That is most of what a module costs on the controller.
+  - It comes once. What it leaves on the host runs the phases that follow, without Ansible's library, which would have to be read and compiled each
+    time. Where there is no pipelining, or with C(async), each phase comes as a module.
 options:
   phase:
     description: The name of the module that documents the phase, without the collection's.
     type: str
     required: true
     choices: [permissions, preflight, release_commit, release_migrate, release_revert, release_stage, release_switch, release_unmigrate, release_watch]
+  code:
+    description:
+      - The digest of the collection's code for hosts. Where it is given, the module leaves its code on the host under that name, in C(/run/bulletproof-deploy),
+        and the phases that follow need not bring theirs along.
+    type: str
+    default: ""
 """
 
 EXAMPLES = r"""
@@ -39,69 +47,20 @@ EXAMPLES = r"""
 
 RETURN = r"""# What the module of that name returns."""
 
-import typing as t
-
 from ansible.module_utils.basic import AnsibleModule, _load_params
-
-NAMES = (
-    "permissions",
-    "preflight",
-    "release_commit",
-    "release_migrate",
-    "release_revert",
-    "release_stage",
-    "release_switch",
-    "release_unmigrate",
-    "release_watch",
-)
-
-
-def phase_of(name: str) -> t.Any:
-    """What carries a phase out. Each is imported only when it is asked for: importing all would cost each the time of all."""
-    if name == "permissions":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import permissions
-
-        return permissions
-    if name == "preflight":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import preflight
-
-        return preflight
-    if name == "release_commit":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import commit
-
-        return commit
-    if name == "release_revert":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import revert
-
-        return revert
-    if name == "release_stage":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import stage
-
-        return stage
-    if name == "release_switch":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import switch
-
-        return switch
-    if name == "release_watch":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import watch
-
-        return watch
-    if name == "release_migrate":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import migrate
-
-        return migrate
-    if name == "release_unmigrate":
-        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import unmigrate
-
-        return unmigrate
-    return None
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _host_code
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import launch
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases.by_name import NAMES, phase_of
 
 
 def main() -> None:
     # The options depend on the phase, so that has to be known before they are read.
     phase = phase_of((_load_params() or {}).get("phase", ""))
-    name = {"type": "str", "required": True, "choices": list(NAMES)}
-    module = AnsibleModule(argument_spec={**(phase.SPEC if phase else {}), "phase": name}, supports_check_mode=True)
+    names = {"type": "str", "required": True, "choices": list(NAMES)}
+    options = {**(phase.SPEC if phase else {}), "phase": names, "code": {"type": "str", "default": ""}}
+    module = AnsibleModule(argument_spec=options, supports_check_mode=True)
+    if module.params["code"] and not module.check_mode:
+        _host_code.keep(module.params["code"], getattr(launch.__loader__, "archive", None))
     if phase:
         phase.run(module)
 
