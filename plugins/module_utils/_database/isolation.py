@@ -16,7 +16,7 @@ import typing as t
 from dataclasses import asdict, dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import postgres
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database.findings import Finding
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.schema import parts_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 

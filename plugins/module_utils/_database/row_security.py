@@ -14,7 +14,7 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import postgres, url
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database.findings import Finding
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
 COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is wrong with a database, all of it at once."""
+"""What is wrong, all of it at once."""
 
 from __future__ import annotations
 
@@ -17,13 +17,18 @@ class Finding:
     """One thing that is not as it must be.
 
     :param subject: What was looked at, as a person would name it.
+    :param found: Never a secret.
     :param fix: What to do.
+    :param severity: ``error`` stops a deploy; ``warning`` does not.
+    :param rule: The name by which a person can waive it; empty for what cannot be waived.
     """
 
     subject: str
     found: str
     expected: str
     fix: str
+    severity: str = "error"
+    rule: str = ""
 
     def __str__(self) -> str:
         return f"{self.subject}: found {self.found}; expected {self.expected}. {self.fix}"
