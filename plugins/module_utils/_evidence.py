@@ -46,7 +46,10 @@ def cursor(layout: Layout) -> Cursor:
 
 def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
     """Value to name, for everything in the environment of a release and in the shared ``.env``."""
-    return secrets_in([os.path.join(layout.shared, ".env"), reserved(layout.release(release), "environment")])
+    kept = (
+        [os.path.join(layout.environments, name) for name in os.listdir(layout.environments)] if os.path.isdir(layout.environments) else []
+    )
+    return secrets_in([layout.dotenv, *kept, reserved(layout.release(release), "environment")])
 
 
 def secrets_in(paths: t.Iterable[str]) -> t.Dict[str, str]:
@@ -63,7 +66,7 @@ def secrets_in(paths: t.Iterable[str]) -> t.Dict[str, str]:
             plain = re.sub(r'\\(["\\$`])', r"\1", value)
             # As it stands in the file, as the app has it, and as Python and JSON print that; a log has each line of it for itself.
             for form in (value, plain, *plain.splitlines(), repr(plain)[1:-1], json.dumps(plain)[1:-1]):
-                if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME"):
+                if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME", "BULLETPROOF_ENVIRONMENT"):
                     found[form] = name
     return found
 

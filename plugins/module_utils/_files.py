@@ -24,7 +24,7 @@ def sync_directory(path: str) -> None:
         os.close(handle)
 
 
-def write_atomically(path: str, text: str, mode: int = 0o644, owner: t.Optional[t.Tuple[int, int]] = None) -> None:
+def write_atomically(path: str, text: t.Union[str, bytes], mode: int = 0o644, owner: t.Optional[t.Tuple[int, int]] = None) -> None:
     """Write a file beside, make it durable, then rename it over; it has its mode and owner before it has its name.
 
     :param owner: (uid, gid); None leaves the writer's own.
@@ -32,8 +32,8 @@ def write_atomically(path: str, text: str, mode: int = 0o644, owner: t.Optional[
     directory = os.path.dirname(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
     try:
-        with os.fdopen(handle, "w", encoding="utf-8") as stream:
-            stream.write(text)
+        with os.fdopen(handle, "wb") as stream:
+            stream.write(text.encode() if isinstance(text, str) else text)
             stream.flush()
             if owner is not None:
                 os.fchown(stream.fileno(), *owner)

@@ -86,6 +86,25 @@ class Layout:
     def safety_net_timer(self) -> str:
         return f"{self.app}-safety-net.timer"
 
+    @property
+    def dotenv(self) -> str:
+        return os.path.join(self.shared, ".env")
+
+    @property
+    def environments(self) -> str:
+        """The versions of ``shared/.env`` that releases run with."""
+        return os.path.join(self.private, "environments")
+
+    @property
+    def current_environment(self) -> str:
+        return os.path.join(self.private, "current.env")
+
+    def environment(self, name: str) -> str:
+        return os.path.join(self.environments, name)
+
+    def slot_environment(self, slot: str) -> str:
+        return os.path.join(self.slots, f"{slot}.env")
+
     def release(self, release: str) -> str:
         return os.path.join(self.releases, release)
 

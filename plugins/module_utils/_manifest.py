@@ -27,6 +27,7 @@ class Manifest:
     """:param release: The id, ``<version>-<digest>``.
     :param tree: Digest of the artefact's content.
     :param health: How to ask this release for its health (see ``_verify``); kept with it, because an older release may want to be asked differently.
+    :param environment: The version of ``shared/.env`` that it was committed with.
     :param previous: The release that served when this one was committed: where a rollback goes.
     :param committed: When it last became good, in seconds since the epoch; 0 if never.
     """
@@ -41,6 +42,7 @@ class Manifest:
     why: str = ""
     previous: str = ""
     committed: float = 0.0
+    environment: str = ""
     links: t.List[str] = field(default_factory=list)
     history: t.List[t.Dict[str, t.Any]] = field(default_factory=list)
 

@@ -11,7 +11,7 @@ import shutil
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _manifest, _state, _venv
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _environments, _manifest, _state, _venv
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_link
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 
@@ -37,12 +37,19 @@ def in_use(layout: Layout) -> t.Set[str]:
 
 
 def doomed(layout: Layout, keep: int) -> t.List[str]:
-    """The paths that may go, releases before the virtual environments that only they needed."""
+    """The paths that may go, releases before the virtual environments and the versions of ``.env`` that only they needed."""
     manifests = _manifest.every(layout)
     releases = [layout.release(one.release) for one in _manifest.to_prune(manifests, keep, in_use(layout))]
     staying = [one for one in manifests if layout.release(one.release) not in releases]
     leftovers = [os.path.join(layout.releases, name) for name in sorted(os.listdir(layout.releases)) if name.startswith(LEFTOVERS)]
-    return leftovers + releases + _venv.unused(layout.venvs, {one.venv for one in staying if one.venv})
+    state = _state.load(layout)
+    environments = {one.environment for one in (*staying, state.live, state.committed) if one is not None}
+    return [
+        *leftovers,
+        *releases,
+        *_venv.unused(layout.venvs, {one.venv for one in staying if one.venv}),
+        *_environments.unused(layout, keep, environments),
+    ]
 
 
 def remove(layout: Layout, path: str) -> str:
@@ -55,6 +62,9 @@ def remove(layout: Layout, path: str) -> str:
     try:
         if directory == layout.venvs:
             _venv.remove(path)
+            return ""
+        if directory == layout.environments:
+            os.unlink(path)
             return ""
         if grave != path:
             os.rename(path, grave)

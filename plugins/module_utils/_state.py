@@ -20,13 +20,17 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import 
 
 @dataclass(frozen=True)
 class Position:
-    """A release in a slot: all that is needed to make the host serve it."""
+    """A release in a slot: all that is needed to make the host serve it.
+
+    :param environment: The version of ``shared/.env`` that it runs with (``_environments``); empty for none.
+    """
 
     slot: str
     release: str
     since: float = 0.0
     run: str = ""
     who: str = ""
+    environment: str = ""
 
 
 @dataclass(frozen=True)

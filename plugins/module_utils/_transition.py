@@ -15,7 +15,7 @@ import os
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _state, _systemd, _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _environments, _evidence, _manifest, _state, _systemd, _verify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.processes import working_directory
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -35,9 +35,14 @@ def release_target(release: str) -> str:
 
 
 def serves_from(layout: Layout, position: Position) -> bool:
-    """Whether the slot's unit runs, and from this very release."""
+    """Whether the slot's unit runs, from this very release and with this very environment."""
     unit = _systemd.show(layout.service_unit(position.slot))
-    return unit.running and unit.main_pid > 0 and working_directory(unit.main_pid) == os.path.realpath(layout.release(position.release))
+    return (
+        unit.running
+        and unit.main_pid > 0
+        and working_directory(unit.main_pid) == os.path.realpath(layout.release(position.release))
+        and _environments.of_process(unit.main_pid) == position.environment
+    )
 
 
 def is_live(layout: Layout, position: t.Optional[Position]) -> bool:
@@ -55,6 +60,7 @@ def run_slot(layout: Layout, position: Position) -> None:
     target = release_target(position.release)
     if read_link(layout.slot(position.slot)) != target:
         replace_link(layout.slot(position.slot), target)
+    _environments.give(layout, position.slot, position.environment)
     service, listener = layout.service_unit(position.slot), layout.socket_unit(position.slot)
     if serves_from(layout, position):
         _systemd.start([listener], timeout=SYSTEMCTL)
@@ -69,6 +75,7 @@ def flip(layout: Layout, position: Position) -> None:
     """Send all new requests to the slot: one rename. Those in flight finish where they began."""
     replace_link(layout.live_socket, f"{position.slot}.sock")
     replace_link(layout.current, os.path.join("releases", position.release))
+    _environments.serve(layout, position.environment)
 
 
 def retire(layout: Layout, position: Position) -> None:
@@ -130,7 +137,7 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
         run_slot(layout, target)
         flip(layout, target)
     else:
-        for link in (layout.live_socket, layout.current):
+        for link in (layout.live_socket, layout.current, layout.current_environment):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(link)
     if abandoned is not None and (target is None or abandoned.slot != target.slot):

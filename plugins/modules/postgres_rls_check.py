@@ -149,8 +149,8 @@ role:
 import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings as findings
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import isolation, postgres, row_security, url
 
 

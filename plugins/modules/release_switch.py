@@ -56,6 +56,13 @@ options:
     type: str
     choices: [refuse, allow]
     default: refuse
+  environment:
+    description:
+      - With O(back=true), which version of C(shared/.env) the older release gets, that with which it was committed, or that of now.
+      - A version that is not kept any more is replaced by that of now.
+    type: str
+    choices: [then, now]
+    default: then
 """
 
 EXAMPLES = r"""

@@ -89,12 +89,30 @@ def working_directory(pid: int) -> t.Optional[str]:
     except (FileNotFoundError, ProcessLookupError):
         return None
     except PermissionError:
-        return _working_directory_seen_by_its_owner(pid)
+        seen = _seen_by_its_owner(pid, ["readlink", f"/proc/{pid}/cwd"])
+        return None if seen is None else os.fsdecode(seen).rstrip("\n")
 
 
-def _working_directory_seen_by_its_owner(pid: int) -> t.Optional[str]:
-    """The same for a root without CAP_SYS_PTRACE, as in most containers: only the process's own account may look (ptrace(2))."""
-    unseen = CannotTell(f"From where process {pid} runs cannot be seen; the check needs root.")
+def variable(pid: int, name: str) -> t.Optional[str]:
+    """What a variable of a process's environment was when it started, or None when it was not set or the process has ended."""
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as stream:
+            environment: t.Optional[bytes] = stream.read()
+    except (FileNotFoundError, ProcessLookupError):
+        return None
+    except PermissionError:
+        environment = _seen_by_its_owner(pid, ["cat", f"/proc/{pid}/environ"])
+    prefix = f"{name}=".encode()
+    found = [one[len(prefix) :] for one in (environment or b"").split(b"\0") if one.startswith(prefix)]
+    return os.fsdecode(found[-1]) if found else None
+
+
+def _seen_by_its_owner(pid: int, argv: t.Sequence[str]) -> t.Optional[bytes]:
+    """What a command shows of a process to its own account: a root without CAP_SYS_PTRACE, as in most containers, may not look (ptrace(2)).
+
+    None when the process has ended.
+    """
+    unseen = CannotTell(f"Process {pid} cannot be looked at; the check needs root.")
     if os.geteuid() != 0:
         raise unseen
     try:
@@ -102,8 +120,8 @@ def _working_directory_seen_by_its_owner(pid: int) -> t.Optional[str]:
     except FileNotFoundError:
         return None
     try:
-        link = subprocess.run(
-            ["readlink", f"/proc/{pid}/cwd"],
+        done = subprocess.run(
+            list(argv),
             user=owner.st_uid,
             group=owner.st_gid,
             extra_groups=[],
@@ -115,8 +133,8 @@ def _working_directory_seen_by_its_owner(pid: int) -> t.Optional[str]:
         )
     except (OSError, subprocess.SubprocessError):
         raise unseen from None
-    if link.returncode == 0:
-        return os.fsdecode(link.stdout).rstrip("\n")
+    if done.returncode == 0:
+        return done.stdout
     now = process(pid)
     if now is not None and now.lives:
         raise unseen

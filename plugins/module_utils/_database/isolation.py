@@ -16,9 +16,9 @@ import typing as t
 from dataclasses import asdict, dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import postgres
-from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.schema import parts_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 
 SETTING = "app.current_user_id"
 REFUSED = "refused"

@@ -111,9 +111,10 @@ class Migrations:
         raise NotImplementedError
 
 
-def of_release(options: Options, layout: Layout, release: str) -> Migrations:
+def of_release(options: Options, layout: Layout, release: str, serves: bool) -> Migrations:
+    """:param serves: What serves has the ``.env`` that it was switched with; what is to serve gets it as it is now."""
     directory = layout.release(release)
-    files = [f"{layout.shared}/.env", reserved(directory, "environment")]
+    files = [layout.current_environment if serves else layout.dotenv, reserved(directory, "environment")]
     database = url.database_of({"url": None, "environment_files": files, "url_variable": options["url_variable"], "directory": directory})
     if options["migrations"] == "sql":
         return SqlFiles(database, f"{directory}/{options['path'] or 'sql'}", options)

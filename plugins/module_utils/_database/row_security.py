@@ -14,8 +14,8 @@ import typing as t
 from dataclasses import dataclass
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import postgres, url
-from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 
 COMMANDS = {"r": "SELECT", "a": "INSERT", "w": "UPDATE", "d": "DELETE"}
 EVERYBODY = "public"

@@ -15,8 +15,8 @@ import typing as t
 from dataclasses import dataclass, field
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import as_owner, postgres, url
-from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 
 # What is expected; documented by the module schema_check. Any of it may be missing.
 SPEC: t.Dict[str, t.Any] = {

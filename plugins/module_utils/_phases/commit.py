@@ -49,7 +49,7 @@ class Commit:
                 f"release {live.release}",
                 "live",
                 "good",
-                partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", **history),
+                partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", environment=live.environment, **history),
             ),
             Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
         ]

@@ -77,7 +77,7 @@ class Migrate:
         return Observed(release, serves, self.status)
 
     def _code(self, options: Options, release: str) -> migrations.Migrations:
-        return migrations.of_release(options, _phase.layout_of(options), release)
+        return migrations.of_release(options, _phase.layout_of(options), release, serves=not options["release"])
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
         status = observed.status

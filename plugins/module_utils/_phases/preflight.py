@@ -13,6 +13,7 @@ import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _command,
+    _environments,
     _lock,
     _manifest,
     _phase,
@@ -116,7 +117,7 @@ def proxy(options: _runner.Options) -> t.Iterator[Finding]:
 
 
 def dotenv(layout: Layout) -> t.Iterator[Finding]:
-    path = os.path.join(layout.shared, ".env")
+    path = layout.dotenv
     if os.path.islink(path):
         yield finding(
             path, f"a link to {os.readlink(path)}", "a file: systemd reads it as root, whatever it points to", f"Replace {path} by a file."
@@ -136,6 +137,8 @@ def live_problem(layout: Layout, state: _state.State) -> str:
         return f"the manifest of {state.live.release} is gone"
     if not _transition.is_live(layout, state.live):
         return f"{layout.service_unit(state.live.slot)} does not run from {state.live.release}, or the live socket points elsewhere"
+    if state.live.environment != _environments.now(layout):
+        return f"{layout.dotenv} is not what {state.live.release} was switched to any more"
     problem = _unpack.tree_problem(layout, manifest)
     if problem:
         return f"{state.live.release}: {problem}"

@@ -11,7 +11,16 @@ import typing as t
 from dataclasses import dataclass
 from functools import partial
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _schema, _state, _transition, _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils import (
+    _environments,
+    _evidence,
+    _manifest,
+    _phase,
+    _schema,
+    _state,
+    _transition,
+    _verify,
+)
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, as_failure
@@ -28,6 +37,7 @@ SPEC: t.Dict[str, t.Any] = {
     "again": {"type": "bool", "default": False},
     "slots": {"type": "list", "elements": "str", "default": ["blue", "green"]},
     "schema": {"type": "str", "choices": ["refuse", "allow"], "default": "refuse"},
+    "environment": {"type": "str", "choices": ["then", "now"], "default": "then"},
 }
 
 
@@ -36,6 +46,8 @@ class Observed:
     state: State
     settled: bool
     manifests: t.Tuple[_manifest.Manifest, ...]
+    environment: str = ""
+    environments: t.Tuple[str, ...] = ()
     migrated: t.Tuple[_schema.Step, ...] = ()
 
 
@@ -58,6 +70,8 @@ class Switch:
             state=state,
             settled=state.way_back is None and _transition.is_live(layout, state.live),
             manifests=tuple(_manifest.every(layout)),
+            environment=_environments.now(layout),
+            environments=tuple(_environments.kept(layout)),
             migrated=tuple(_schema.load(layout)),
         )
 
@@ -67,11 +81,22 @@ class Switch:
         wanted = choose(options, observed, self.dry)
         if options["back"] and options["schema"] == "refuse":
             _schema.refuse(_schema.in_the_way(observed.migrated, wanted), wanted)
-        if observed.settled and live is not None and live.release == wanted.release and not options["again"]:
+        environment = environment_for(options, observed, wanted)
+        if (
+            observed.settled
+            and live is not None
+            and (live.release, live.environment) == (wanted.release, environment)
+            and not options["again"]
+        ):
             self.target = live
             return []
         target = Position(
-            slot=idle_slot(options["slots"], live), release=wanted.release, since=self.began, run=options["run"], who=options["who"]
+            slot=idle_slot(options["slots"], live),
+            release=wanted.release,
+            since=self.began,
+            run=options["run"],
+            who=options["who"],
+            environment=environment,
         )
         self.target = target
         was = f"slot {live.slot}: {live.release}" if live else "nothing"
@@ -82,6 +107,8 @@ class Switch:
             (layout.live_socket, live.slot if live else None, target.slot, partial(self._flip, layout, target, options["run"])),
             ("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
         ]
+        if environment and environment not in observed.environments:
+            steps.insert(0, ("environment", live.environment if live else None, environment, partial(_environments.keep, layout)))
         return [Change(*step) for step in steps]
 
     def _timed(self, name: str, step: t.Callable[..., t.Any], *arguments: t.Any) -> t.Any:
@@ -155,6 +182,13 @@ def choose(options: Options, observed: Observed, dry: bool) -> _manifest.Manifes
             raise Failure(f"Release {options['release']} is not staged on this host.", fix="Stage it first: deploy.yml does.")
         return wanted
     return going_back(options["version"], observed.state.live, observed.manifests)
+
+
+def environment_for(options: Options, observed: Observed, wanted: _manifest.Manifest) -> str:
+    """What ``shared/.env`` is now; for a rollback, what the release ran with when it was good, as long as that is kept."""
+    if options["back"] and options["environment"] == "then" and wanted.environment in ("", *observed.environments):
+        return wanted.environment
+    return observed.environment
 
 
 def going_back(version: t.Optional[str], live: t.Optional[Position], manifests: t.Sequence[_manifest.Manifest]) -> _manifest.Manifest:

@@ -55,7 +55,7 @@ class Unmigrate:
             return []
         layout = _phase.layout_of(options)
         # The newer release's code: the older one does not know the migrations that are to be undone.
-        code = migrations.of_release(options, layout, observed.live)
+        code = migrations.of_release(options, layout, observed.live, serves=True)
         directory = options["backups"] or layout.backups
         wrong = _schema.in_the_way(observed.steps, observed.target)
         told = ", ".join(one.revision for one in wrong)

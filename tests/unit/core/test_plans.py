@@ -25,6 +25,7 @@ OPTIONS = {
     "again": False,
     "version": None,
     "schema": "refuse",
+    "environment": "then",
 }
 
 
@@ -35,9 +36,9 @@ def manifest(release, state="good", **more):
 HAVE = (manifest("1-a", committed=1.0), manifest("2-b", committed=2.0, previous="1-a"), manifest("3-c", state="bad", why="it said 500"))
 
 
-def planned(state, settled=True, have=HAVE, dry=False, **options):
+def planned(state, settled=True, have=HAVE, dry=False, environment="", environments=(), **options):
     chosen = switch.Switch(dry=dry)
-    changes = chosen.plan({**OPTIONS, **options}, switch.Observed(state, settled, tuple(have)))
+    changes = chosen.plan({**OPTIONS, **options}, switch.Observed(state, settled, tuple(have), environment, tuple(environments)))
     return chosen.target, [(change.target, change.before, change.after) for change in changes]
 
 
@@ -151,6 +152,36 @@ def step(revision, kind, at, release="2-b"):
     return Step(revision, "before", kind, release, "run2", at)
 
 
+def test_what_is_live_is_switched_again_when_its_environment_has_changed():
+    """Fails when only the release is compared: the change would never arrive."""
+    live = Position("blue", "1-a", environment="aa")
+    assert planned(State(live=live), environment="aa", environments=["aa"], release="1-a")[1] == []
+    target, changes = planned(State(live=live), environment="bb", environments=["aa"], release="1-a")
+    assert (target.slot, target.environment) == ("green", "bb")
+    assert changes[0] == ("environment", "aa", "bb")
+    assert changes[1][0] == "safety net"
+
+
+@pytest.mark.parametrize(
+    ("policy", "was", "kept", "given"),
+    [
+        ("then", "aa", ["aa", "bb"], "aa"),
+        ("now", "aa", ["aa", "bb"], "bb"),
+        # Gone, so the newest is the best there is.
+        ("then", "aa", ["bb"], "bb"),
+        # It ran without any.
+        ("then", "", ["bb"], ""),
+    ],
+)
+def test_a_rollback_gets_the_environment_it_ran_with(policy, was, kept, given):
+    have = (manifest("1-a", committed=1.0, environment=was), manifest("2-b", committed=2.0, previous="1-a", environment="bb"))
+    live = Position("blue", "2-b", environment="bb")
+    chosen = switch.Switch(dry=False)
+    chosen.plan({**OPTIONS, "back": True, "environment": policy}, switch.Observed(State(live=live), True, have, "bb", tuple(kept)))
+    target = chosen.target
+    assert (target.release, target.environment) == ("1-a", given)
+
+
 @pytest.mark.parametrize(
     ("steps", "schema", "refused"),
     [
@@ -166,7 +197,7 @@ def step(revision, kind, at, release="2-b"):
 def test_a_rollback_looks_at_what_was_migrated_since(steps, schema, refused):
     """Fails when the ledger of migrations is not asked."""
     chosen = switch.Switch(dry=False)
-    observed = switch.Observed(State(live=Position("blue", "2-b")), True, HAVE, tuple(steps))
+    observed = switch.Observed(State(live=Position("blue", "2-b")), True, HAVE, migrated=tuple(steps))
     options = {**OPTIONS, "back": True, "schema": schema}
     if refused:
         with pytest.raises(Failure, match=r"migrated since 1-a served") as told:
@@ -178,7 +209,7 @@ def test_a_rollback_looks_at_what_was_migrated_since(steps, schema, refused):
 
 def test_a_deploy_does_not_ask_it():
     chosen = switch.Switch(dry=False)
-    observed = switch.Observed(State(live=Position("blue", "2-b")), True, HAVE, (step("0002", "contracting", 2.5),))
+    observed = switch.Observed(State(live=Position("blue", "2-b")), True, HAVE, migrated=(step("0002", "contracting", 2.5),))
     assert chosen.plan({**OPTIONS, "release": "1-a"}, observed)
 
 

@@ -87,11 +87,11 @@ def test_the_database_is_that_of_the_release_as_its_unit_has_it(tmp_path):
         "user": "www-data",
         "group": "www-data",
     }
-    assert migrations.of_release(options, layout, "1.0.0-a").database == Sqlite("/elsewhere.db")
+    assert migrations.of_release(options, layout, "1.0.0-a", serves=False).database == Sqlite("/elsewhere.db")
     own = tmp_path / "releases" / "1.0.0-a" / ".release"
     own.mkdir(parents=True)
     (own / "environment").write_text('DATABASE_URL="sqlite:///app.db"\n')
-    assert migrations.of_release(options, layout, "1.0.0-a").database == Sqlite(str(tmp_path / "releases" / "1.0.0-a" / "app.db"))
+    assert migrations.of_release(options, layout, "1.0.0-a", serves=False).database == Sqlite(str(tmp_path / "releases" / "1.0.0-a" / "app.db"))
 
 
 SQL_OPTIONS = {
@@ -119,7 +119,7 @@ def sql_release(tmp_path):
     (tmp_path / "shared" / ".env").write_text(f"DATABASE_URL=sqlite:///{tmp_path}/shared/app.db\n")
     (directory / "db" / "001_orders.sql").write_text("CREATE TABLE orders (id INTEGER PRIMARY KEY);\n")
     (directory / "db" / "002_no_orders.sql").write_text("DROP TABLE orders;\n")
-    return migrations.of_release(SQL_OPTIONS, Layout("shop", str(tmp_path)), "1.0.0-a"), directory / "db"
+    return migrations.of_release(SQL_OPTIONS, Layout("shop", str(tmp_path)), "1.0.0-a", serves=False), directory / "db"
 
 
 def test_sql_files_are_migrations_like_any_other(sql_release):
