@@ -31,12 +31,14 @@ class Answer:
 
     :param verdict: PASS, FAIL or UNKNOWN.
     :param evidence: One sentence for a person: what was found, what was expected.
+    :param final: No later attempt could find otherwise: the check ends here, whatever time it has left.
     """
 
     verdict: str
     evidence: str
     found: t.Any = None
     expected: t.Any = None
+    final: bool = False
 
     @property
     def good(self) -> bool:
@@ -79,10 +81,12 @@ QUOTED_LIST = Kind(
     {"type": "list", "elements": "raw"},
 )
 NUMBER = Kind("a number", _is_number, {"type": "float"})
+TEXT_LIST = Kind("a list of texts", lambda value: _is_filled_list(value, TEXT.accepts), {"type": "list", "elements": "str"})
 WHOLE = Kind("a whole number", _is_whole, {"type": "int"})
 WHOLE_LIST = Kind("a list of whole numbers", lambda value: _is_filled_list(value, _is_whole), {"type": "list", "elements": "int"})
 FLAG = Kind("true or false", lambda value: isinstance(value, bool), {"type": "bool"})
 MAPPING = Kind("a mapping", lambda value: isinstance(value, dict) and bool(value), {"type": "dict"})
+MAPPING_LIST = Kind("a list of mappings", lambda value: _is_filled_list(value, MAPPING.accepts), {"type": "list", "elements": "dict"})
 
 
 @dataclass(frozen=True)
@@ -120,6 +124,7 @@ class CheckType:
         Raises CannotTell or Failure when the check cannot be made.
     :param mistakes: (options, names that were given) -> what is wrong beyond the kinds of values; options of the wrong kind are None.
     :param secrets: The texts that must not appear in any evidence.
+    :param remembers: The memory outlives bad attempts too: each attempt goes on where the one before it ended.
     """
 
     name: str
@@ -128,6 +133,7 @@ class CheckType:
     attempt: t.Callable[[Options, float, Memory], Answer]
     mistakes: t.Callable[[Options, t.AbstractSet[str]], t.Iterable[str]] = _no_mistakes
     secrets: t.Callable[[Options], t.Iterable[str]] = _no_secrets
+    remembers: bool = False
 
 
 def wrong(option: str, found: object, allowed: str) -> str:

@@ -299,8 +299,9 @@ class _Pursuit:
                 return answer
             left = self.check.deadline - self.elapsed
             if not answer.good:
-                self.memory.clear()
-                if left <= 0:
+                if not self.check.type.remembers:
+                    self.memory.clear()
+                if left <= 0 or answer.final:
                     return dataclasses.replace(answer, evidence=answer.evidence + self._tries())
             if not self._pause(self.check.interval if answer.good else min(self.check.interval, left)):
                 return None
@@ -315,7 +316,7 @@ class _Pursuit:
             over = self.elapsed - began >= self.check.hold
             answer = self._attempt()
             misses = 0 if answer.good else misses + 1
-            if misses > self.check.tolerate:
+            if misses > self.check.tolerate or answer.final:
                 when = f"It became good, but {self.elapsed - began:.1f} s into the {self.check.hold:g} s that it has to stay good"
                 return dataclasses.replace(answer, evidence=f"{when}: {answer.evidence}")
             forgiven += 1 if misses else 0

@@ -30,10 +30,10 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Run one check whose attempts answer as written: + good, - bad, ? unknown, ! breaks, h hangs; the last letter goes on."""
+    """Run one check whose attempts answer as written: + good, - bad, x bad for ever, ? unknown, ! breaks, h hangs; the last letter goes on."""
     release = threading.Event()
 
-    def run(script, stop=None, others=(), **common):
+    def run(script, stop=None, others=(), remembers=False, **common):
         run.memories = []
         left = iter(script)
         last = [""]
@@ -49,9 +49,10 @@ def scripted(monkeypatch):
                 release.wait(30)
             if letter == "+":
                 memory["good"] = memory.get("good", 0) + 1
-            return Answer(PASS if letter == "+" else FAIL, f"it was {letter}")
+            return Answer(PASS if letter == "+" else FAIL, f"it was {letter}", final=letter == "x")
 
-        kind = CheckType("scripted", {"word": Option(TEXT)}, lambda options: "x", attempt, secrets=lambda options: ["canary"])
+        secrets = {"secrets": lambda options: ["canary"], "remembers": remembers}
+        kind = CheckType("scripted", {"word": Option(TEXT)}, lambda options: "x", attempt, **secrets)
         monkeypatch.setitem(registry.TYPES, "scripted", kind)
         return engine.run_checks([{"type": "scripted", "interval": 0.02, **common}, *others], stop)[0]
 
@@ -117,6 +118,16 @@ def test_the_last_word_of_the_watch_is_a_good_one(scripted):
 def test_a_check_remembers_only_the_row_of_successes_that_made_it_good(scripted):
     assert scripted("+-++-+", deadline=5, successes=2, hold=0.1, tolerate=1).verdict == PASS
     assert scripted.memories[:6] == [0, 1, 0, 1, 2, 2]
+
+
+def test_a_final_answer_ends_it_at_once_and_a_type_that_remembers_does(scripted, monkeypatch):
+    """A word in a log that must never be there will not go away; what an attempt has read, the next one does not read again."""
+    verdict = scripted("--x-", deadline=5)
+    assert (verdict.verdict, verdict.attempts) == (FAIL, 3)
+    verdict = scripted("++x+", hold=5, tolerate=9)
+    assert (verdict.verdict, verdict.attempts) == (FAIL, 3) and "has to stay good" in verdict.evidence
+    assert scripted("+-+-++", deadline=5, successes=2, remembers=True).verdict == PASS
+    assert scripted.memories == [0, 1, 1, 2, 2, 3]
 
 
 def test_unknown_is_no_pass(scripted):
