@@ -14,7 +14,8 @@ version_added: 0.1.0
 author:
   - The bulletproof.deploy authors (@bulletproof-deploy)
 description:
-  - Looks at the host, at the lock, at what is served and at what is there already, in one execution, and reports all that is wrong at once.
+  - Looks at the host, at the lock, at what is served and at what is there already, in one execution, and returns all that is wrong at once.
+  - It does not fail. M(bulletproof.deploy.preflight_report) puts the findings of all hosts together and ends the run.
   - A query; changes nothing and takes no lock.
   - It also tells what need not be done again, so that deploying what is live is one look.
 extends_documentation_fragment:
@@ -25,13 +26,13 @@ options:
     type: str
     required: true
   release:
-    description: The release that is to be deployed.
+    description: The release that is to be deployed. Empty when only the host is of interest.
     type: str
-    required: true
+    default: ""
   configuration:
     description: Digest of the declaration's part that roles configure.
     type: str
-    required: true
+    default: ""
   lock_wait:
     description: Seconds that the run is ready to wait for another run's lock. With V(0), a lock that is held is a finding.
     type: int
@@ -48,6 +49,12 @@ options:
     description: Whether nginx is the app's proxy, so that its configuration has to be valid.
     type: bool
     default: true
+  checks:
+    description:
+      - Checks that have to pass, of any type and with the options that M(bulletproof.deploy.health_check) documents. They run at the same time.
+      - Each may also have C(severity) (C(error) or C(warning)), C(rule) (the name to waive it by; its own name unless set) and C(fix) (what to do).
+    type: raw
+    default: "[]"
 """
 
 EXAMPLES = r"""
@@ -83,10 +90,14 @@ notes:
   type: list
   elements: str
 findings:
-  description: All that is wrong, each with what was found, what was expected and what to do.
-  returned: failure
+  description: All that is wrong, each with its severity, what was found, what was expected and what to do.
+  returned: success
   type: list
   elements: dict
+ready:
+  description: Whether none of it is an error.
+  returned: success
+  type: bool
 """
 
 from ansible.module_utils.basic import AnsibleModule

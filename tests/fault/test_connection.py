@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import contextlib
 
-from fault.world import LONGEST_WATCH
+from fault.world import LONGEST_WATCH, PHASE
 
 CUT = ["INPUT", "-p", "tcp", "--dport", "22", "-j", "DROP"]
 
@@ -42,7 +42,7 @@ def test_the_module_is_killed_on_the_host(shop):
     running = shop.start("deploy", app_version="1.2.0-slow-start", app_environment=shop.fresh())
     running.wait_for("Switch to the release")
     shop.wait_until(lambda: shop.armed, 20, "the switch began")
-    shop.host.run(["pkill", "-KILL", "--full", "^/usr/bin/python3$"])
+    shop.host.run(["pkill", "-KILL", "--full", PHASE])
     played = running.wait()
     assert not played.ok, played.output
     assert f"This host serves {before.version}-" in played.output, played.output

@@ -17,6 +17,8 @@ from pathlib import Path
 from lab import Host
 from lab.deployment import SHOP, Played, Project, Running
 
+# A phase on the host, as its command line shows it.
+PHASE = "^/usr/bin/python3 -I /run/bulletproof-deploy/code/"
 # The longest watch of any test. The lease is the shortest that goes with it.
 LONGEST_WATCH = 10
 # The timer looks every 5 s, and a busy machine starts a process late.
@@ -156,9 +158,9 @@ class Shop:
             self.host.write(f"{self.root}/.deploy/lock.json", json.dumps({**lock, "deadline": time.time() - 1}), mode="0600")
 
     def wait_until_at_work(self) -> None:
-        """Let the module that the controller has begun arrive on the host: cut off before, what is there waits for its code for ever."""
-        arrived = ["sh", "-c", "ls -d /tmp/ansible_*_payload_*"]
-        self.wait_until(lambda: self.host.run(arrived, check=False).returncode == 0, 60, "the module arrived on the host")
+        """Let the phase that the controller has begun run its checks, each in a thread: cut off before, it waits for its options for ever."""
+        threads = ["sh", "-c", f'ls -d /proc/$(pgrep --full "{PHASE}")/task/*/']
+        self.wait_until(lambda: len(self.host.run(threads, check=False).stdout.split()) > 1, 60, "the phase is at work on the host")
 
     def settle_modules(self) -> None:
         """Let what still runs of a dead run on the host come to its end."""

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import shutil
 import time
@@ -14,6 +15,7 @@ import typing as t
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _command,
     _environments,
+    _findings,
     _lock,
     _manifest,
     _phase,
@@ -23,9 +25,10 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _unpack,
     _verify,
 )
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import FAIL, PASS
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
-from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 
 if t.TYPE_CHECKING:
@@ -34,21 +37,20 @@ if t.TYPE_CHECKING:
 SPEC: t.Dict[str, t.Any] = {
     **_phase.APP,
     "run": {"type": "str", "required": True},
-    "release": {"type": "str", "required": True},
-    "configuration": {"type": "str", "required": True},
+    "release": {"type": "str", "default": ""},
+    "configuration": {"type": "str", "default": ""},
     "lock_wait": {"type": "int", "default": 0},
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "min_free_mb": {"type": "int", "default": 256},
     "nginx": {"type": "bool", "default": True},
+    # As JSON text, see the action plugin.
+    "checks": {"type": "raw", "default": "[]", "no_log": True},
 }
 
 
-Finding = t.Dict[str, str]
 OLDEST_PYTHON = (3, 9)
-
-
-def finding(what: str, found: str, expected: str, fix: str) -> Finding:
-    return {"what": what, "found": found, "expected": expected, "fix": fix}
+# What a declared check has beside what its type takes.
+OURS = ("severity", "rule", "fix")
 
 
 def existing(path: str) -> str:
@@ -60,15 +62,15 @@ def existing(path: str) -> str:
 
 def system(options: _runner.Options) -> t.Iterator[Finding]:
     if not os.path.isdir("/run/systemd/system"):
-        yield finding("init system", "systemd does not run here", "systemd", "Deploy to a host that is booted with systemd.")
+        yield Finding("init system", "systemd does not run here", "systemd", "Deploy to a host that is booted with systemd.")
     python = options["python"]
     if not os.access(python, os.X_OK):
-        yield finding("app_python", f"{python} is not there", "an interpreter", f"Install it, or correct app_python ({python}).")
+        yield Finding("app_python", f"{python} is not there", "an interpreter", f"Install it, or correct app_python ({python}).")
         return
     said = _command.run([python, "-c", "import sys; print(*sys.version_info[:2])"])
     version = tuple(int(part) for part in said.stdout.split()) if said.ok else (0, 0)
     if version < OLDEST_PYTHON:
-        yield finding(
+        yield Finding(
             "app_python", f"{python} is {said.stdout.strip() or said.last_words(1)}", "Python 3.9 or newer", "Correct app_python."
         )
 
@@ -85,7 +87,7 @@ def disk(options: _runner.Options) -> t.Iterator[Finding]:
         }
     ]
     for verdict in failed(run_checks(checks)):
-        yield finding(
+        yield Finding(
             verdict.name,
             verdict.evidence,
             f"at least {options['min_free_mb']} MB and 1 % of inodes free",
@@ -98,7 +100,7 @@ def lock(options: _runner.Options, layout: Layout) -> t.Iterator[Finding]:
     now = time.time()
     if held is not None and held.run != options["run"] and held.alive(now) and not options["lock_wait"]:
         unlock = f"ansible-playbook bulletproof.deploy.unlock -e app_unlock_run={held.run}"
-        yield finding(
+        yield Finding(
             "lock", f"held by {held.describe(now)}", "free", f"Wait (-e app_lock_wait=SECONDS), or, if you know that it is dead: {unlock}"
         )
 
@@ -108,7 +110,7 @@ def proxy(options: _runner.Options) -> t.Iterator[Finding]:
         return
     tested = _command.run(["nginx", "-t"], env={"PATH": "/usr/sbin:/usr/bin:/sbin:/bin"})
     if not tested.ok:
-        yield finding(
+        yield Finding(
             "nginx configuration",
             tested.last_words(3),
             "one that nginx -t accepts",
@@ -119,11 +121,29 @@ def proxy(options: _runner.Options) -> t.Iterator[Finding]:
 def dotenv(layout: Layout) -> t.Iterator[Finding]:
     path = layout.dotenv
     if os.path.islink(path):
-        yield finding(
+        yield Finding(
             path, f"a link to {os.readlink(path)}", "a file: systemd reads it as root, whatever it points to", f"Replace {path} by a file."
         )
     elif os.path.exists(path) and os.stat(path).st_mode & 0o077:
-        yield finding(path, f"mode {os.stat(path).st_mode & 0o777:04o}: others can read the secrets", "0600", f"chmod 600 {path}")
+        yield Finding(path, f"mode {os.stat(path).st_mode & 0o777:04o}: others can read the secrets", "0600", f"chmod 600 {path}")
+
+
+def declared(options: _runner.Options) -> t.Iterator[Finding]:
+    """What the declaration wants looked at: checks of any type, all at the same time."""
+    wanted = json.loads(options["checks"])
+    if not wanted:
+        return
+    checks = [{name: value for name, value in check.items() if name not in OURS} for check in wanted]
+    for check, verdict in zip(wanted, run_checks(checks)):
+        if verdict.verdict != PASS:
+            yield Finding(
+                verdict.name,
+                verdict.evidence if verdict.verdict == FAIL else f"nobody knows: {verdict.evidence}",
+                "a pass",
+                check.get("fix") or f"Mend what it names, or take the check out of app_preflight ({verdict.type}).",
+                check.get("severity") or "error",
+                check.get("rule") or verdict.name,
+            )
 
 
 def live_problem(layout: Layout, state: _state.State) -> str:
@@ -153,10 +173,14 @@ def live_problem(layout: Layout, state: _state.State) -> str:
 def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     layout = _phase.layout_of(options)
     state = _state.load(layout)
-    findings = [*system(options), *disk(options), *lock(options, layout), *proxy(options), *dotenv(layout)]
-    if findings:
-        told = "\n".join(f"- {one['what']}: {one['found']}; expected: {one['expected']}. What to do: {one['fix']}" for one in findings)
-        raise Failure(f"This host is not ready; nothing was touched.\n{told}", findings=findings)
+    findings = [
+        *system(options),
+        *disk(options),
+        *lock(options, layout),
+        *proxy(options),
+        *dotenv(layout),
+        *declared(options),
+    ]
     problem = live_problem(layout, state)
     manifest = _manifest.load(layout, options["release"])
     recorded = read_json(layout.configuration) or {}
@@ -165,6 +189,8 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     # Its whole tree was read for that; large ones take long.
     sound = live == options["release"] and not problem
     return {
+        "findings": _findings.as_data(findings),
+        "ready": not any(one.severity == "error" for one in findings),
         "configured": configured,
         "staged": sound or (manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
         "up_to_date": configured and sound,

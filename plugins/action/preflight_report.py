@@ -1,0 +1,37 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One report on what all hosts have found before a deploy, on the controller."""
+
+from __future__ import annotations
+
+import typing as t
+
+from ansible.plugins.action import ActionBase
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _report
+
+
+class ActionModule(ActionBase):
+    """See the documentation of the module of the same name."""
+
+    TRANSFERS_FILES = False
+    _requires_connection = False
+    _supports_check_mode = True
+
+    def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
+        result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(
+            {
+                "app": {"type": "str", "required": True},
+                "hosts": {"type": "list", "elements": "str", "required": True},
+                "register": {"type": "str", "default": "app_preflight"},
+            }
+        )
+        known = (task_vars or {})["hostvars"]
+        answers = {host: known[host].get(options["register"]) for host in options["hosts"]}
+        findings = _report.findings_of(answers)
+        text = _report.text(options["app"], len(answers), findings)
+        failed = any(one["severity"] == "error" for one in findings)
+        # A warning is no failure, and nobody would see it in a task that went well.
+        return {**result, "changed": False, "failed": failed, "msg": text, "findings": findings, "_ansible_verbose_always": bool(findings)}

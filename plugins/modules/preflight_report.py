@@ -1,0 +1,75 @@
+#!/usr/bin/python
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""One report on what all hosts have found before a deploy."""
+
+from __future__ import annotations
+
+DOCUMENTATION = r"""
+module: preflight_report
+short_description: Report what all hosts have found before a deploy
+version_added: 0.1.0
+author:
+  - The bulletproof.deploy authors (@bulletproof-deploy)
+description:
+  - Puts together what M(bulletproof.deploy.preflight) has found on each host, the worst first, each with the hosts, what was found, what was expected and
+    what to do, and fails when one of it is an error.
+  - A host that gave no answer is an error itself.
+  - Runs on the controller, once, and touches no host.
+options:
+  app:
+    description: The name of the app.
+    type: str
+    required: true
+  hosts:
+    description: The hosts that were asked.
+    type: list
+    elements: str
+    required: true
+  register:
+    description: The variable that each host's answer was registered in.
+    type: str
+    default: app_preflight
+"""
+
+EXAMPLES = r"""
+- name: Tell what is in the way, of all hosts at once
+  bulletproof.deploy.preflight_report:
+    app: shop
+    hosts: "{{ ansible_play_hosts_all }}"
+  run_once: true
+"""
+
+RETURN = r"""
+msg:
+  description: The report.
+  returned: always
+  type: str
+findings:
+  description: All findings, the worst first, each with its host.
+  returned: always
+  type: list
+  elements: dict
+  sample:
+    - {host: web1, severity: error, subject: disk space of /opt, found: 12 MB free, expected: at least 256 MB, fix: make room, rule: ""}
+"""
+
+from ansible.module_utils.basic import AnsibleModule
+
+
+def main() -> None:
+    module = AnsibleModule(
+        argument_spec={
+            "app": {"type": "str", "required": True},
+            "hosts": {"type": "list", "elements": "str", "required": True},
+            "register": {"type": "str", "default": "app_preflight"},
+        },
+        supports_check_mode=True,
+    )
+    module.fail_json(msg="This runs on the controller, as an action plugin. Call it by its full name, bulletproof.deploy.preflight_report.")
+
+
+if __name__ == "__main__":
+    main()
