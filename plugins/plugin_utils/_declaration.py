@@ -18,6 +18,7 @@ import typing as t
 
 import yaml
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _notify
 
 SPEC = pathlib.Path(__file__).parents[2] / "roles" / "app" / "meta" / "argument_specs.yml"
 
@@ -109,11 +110,12 @@ RULES: t.Mapping[str, Rule] = {
         "a dictionary of revisions, each with a reason",
         lambda value: all(isinstance(one, str) and one.strip() for one in value.values()),
     ),
+    "app_notify": (_notify.ALLOWED, _notify.allowed),
     "app_shared_directories": _each(_RELATIVE, "paths inside the release"),
     "app_shared_files": _each(_RELATIVE, "paths inside the release"),
 }
 
-SECRET = frozenset({"app_environment", "app_source"})
+SECRET = frozenset({"app_environment", "app_notify", "app_source"})
 
 
 @functools.lru_cache(maxsize=1)
