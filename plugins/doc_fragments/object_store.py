@@ -26,6 +26,15 @@ options:
   secret_access_key:
     description: The token's secret access key. Better left out, too.
     type: str
+  account_id:
+    description:
+      - The Cloudflare account. Compared with O(endpoint) where that is R2's; without O(endpoint), the endpoint follows from it.
+      - Read from O(environment_files) unless given.
+    type: str
+  jurisdiction:
+    description: The jurisdiction of a bucket in R2 that was made in one. Compared with O(endpoint), or a part of it where it follows from O(account_id).
+    type: str
+    choices: [eu, fedramp]
   bucket_variable:
     description: The variable in O(environment_files) that holds the bucket.
     type: str
@@ -42,6 +51,10 @@ options:
     description: The variable that holds the secret access key.
     type: str
     default: R2_SECRET_ACCESS_KEY
+  account_id_variable:
+    description: The variable that holds the account.
+    type: str
+    default: R2_ACCOUNT_ID
 requirements:
   - boto3 >= 1.36 in the tools environment (C(tools_requirements) of the role C(tools))
 """

@@ -15,13 +15,13 @@ import contextlib
 import hashlib
 import math
 import os
-import socket
-import ssl
+import re
 import typing as t
 import urllib.parse
 from dataclasses import dataclass, field
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _environment_file
+from ansible_collections.bulletproof.deploy.plugins.module_utils._bucket_causes import CAUSES, Cause, cause_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._tools import library
 
@@ -38,6 +38,9 @@ READ_TIMEOUT = 30
 ATTEMPTS = 3
 # Where Debian keeps the certificates that the host trusts, a company's own among them; boto3 would bring its own list.
 TRUSTED = "/etc/ssl/certs/ca-certificates.crt"
+R2 = ".r2.cloudflarestorage.com"
+# https://developers.cloudflare.com/r2/reference/data-location/: these have endpoints of their own, <account>.<jurisdiction>.r2.cloudflarestorage.com.
+JURISDICTIONS = ("eu", "fedramp")
 
 # Options that every module with a bucket has; documented by the fragment ``object_store``.
 SPEC: t.Dict[str, t.Any] = {
@@ -45,167 +48,14 @@ SPEC: t.Dict[str, t.Any] = {
     "endpoint": {"type": "str"},
     "access_key_id": {"type": "str", "no_log": True},
     "secret_access_key": {"type": "str", "no_log": True},
+    "account_id": {"type": "str"},
+    "jurisdiction": {"type": "str", "choices": list(JURISDICTIONS)},
     "bucket_variable": {"type": "str", "default": "R2_BUCKET_NAME"},
     "endpoint_variable": {"type": "str", "default": "R2_ENDPOINT"},
     "access_key_id_variable": {"type": "str", "default": "R2_ACCESS_KEY_ID", "no_log": False},
     "secret_access_key_variable": {"type": "str", "default": "R2_SECRET_ACCESS_KEY", "no_log": False},
+    "account_id_variable": {"type": "str", "default": "R2_ACCOUNT_ID"},
 }
-
-
-@dataclass(frozen=True)
-class Cause:
-    """Why a request failed.
-
-    :param name: What a program compares.
-    :param found: The end of a sentence that begins with what was tried.
-    """
-
-    name: str
-    found: str
-    fix: str = ""
-
-
-TOKENS = "in the dashboard under R2, Manage API tokens"
-CAUSES: t.Mapping[str, Cause] = {
-    cause.name: cause
-    for cause in (
-        Cause("credentials_missing", "there is no access key", "Set access key id and secret access key."),
-        Cause("wrong_key", "the access key id is not known there", f"Compare it with the token's {TOKENS}; a token that was rolled has another."),
-        Cause(
-            "wrong_secret",
-            "the secret access key does not belong to the access key id",
-            f"Set the secret that was shown when the token was made; it cannot be shown again, but a new token can be made {TOKENS}.",
-        ),
-        Cause(
-            "no_read",
-            "the token may not read objects of this bucket (or there is no such bucket, which is not told to a token of other buckets)",
-            f"Compare the bucket's name, and give the token the permission Object Read {TOKENS}.",
-        ),
-        Cause(
-            "no_write",
-            "the token may not write objects to this bucket (or there is no such bucket, which is not told to a token of other buckets)",
-            f"Compare the bucket's name, and give the token the permission Object Read & Write {TOKENS}.",
-        ),
-        Cause(
-            "no_list",
-            "the token may not list this bucket (or there is no such bucket, which is not told to a token of other buckets)",
-            f"Compare the bucket's name, and give the token the permission Object Read & Write for it {TOKENS}.",
-        ),
-        Cause("expired", "the token has expired", f"Make a new one {TOKENS}."),
-        Cause("not_enabled", "the account has no object storage", "Enable R2 in the dashboard, and compare the account in the endpoint."),
-        Cause("bucket_absent", "there is no such bucket", "Compare its name, the account in the endpoint and the jurisdiction, or make the bucket."),
-        Cause("object_absent", "there is no such object", ""),
-        Cause("clock", "the host's clock is more than 15 minutes wrong", "Look at timedatectl and switch time synchronization on."),
-        Cause("dns", "the endpoint's name cannot be resolved", "Compare the endpoint, https://<account>.r2.cloudflarestorage.com, and try: getent hosts"),
-        Cause("refused", "nothing listens at the endpoint", "Compare its address and port, and look at firewalls on the way."),
-        Cause("tls", "there is no trusted TLS connection to the endpoint", "Look at: openssl s_client -connect HOST:443. The host must trust a company CA."),
-        Cause("timeout", "the endpoint did not answer in time", "Look at the network and at the provider's status page, and run it again."),
-        Cause("broken", "the connection broke off", "Look at the network and at proxies on the way, and run it again."),
-        Cause("proxy", "the proxy that the environment names cannot be reached", "Look at HTTPS_PROXY and NO_PROXY."),
-        Cause("throttled", "the storage takes no more requests just now", "Run it again later."),
-        Cause("server", "the storage failed", "Look at the provider's status page, and run it again."),
-        Cause("damaged", "what arrived there is not what was sent", "Run it again; if it happens again, look at the memory and the network of this host."),
-        Cause("unsupported", "the storage does not know the request", "Compare the endpoint; whatever answers there is no complete S3."),
-        Cause("endpoint", "the endpoint is no address", "Write it as https://<account>.r2.cloudflarestorage.com, without the bucket."),
-        Cause("bucket_name", "this can be no bucket of that name", "Bucket names have 3 to 63 lower-case letters, digits and hyphens."),
-        Cause("request", "the request was refused", ""),
-        Cause("unknown", "something unexpected happened", ""),
-    )
-}  # fmt: skip
-
-# https://developers.cloudflare.com/r2/api/error-codes/ and https://docs.aws.amazon.com/AmazonS3/latest/API/ErrorResponses.html
-BY_CODE: t.Mapping[str, str] = {
-    "InvalidAccessKeyId": "wrong_key",
-    "Unauthorized": "wrong_key",
-    "401": "wrong_key",
-    "SignatureDoesNotMatch": "wrong_secret",
-    "ExpiredToken": "expired",
-    "RequestTimeTooSkewed": "clock",
-    "ExpiredRequest": "clock",
-    "NotEntitled": "not_enabled",
-    "NoSuchBucket": "bucket_absent",
-    "NoSuchKey": "object_absent",
-    "NoSuchUpload": "object_absent",
-    "404": "object_absent",
-    "BadDigest": "damaged",
-    "InvalidDigest": "damaged",
-    "XAmzContentSHA256Mismatch": "damaged",
-    "InvalidPart": "damaged",
-    "SlowDown": "throttled",
-    "TooManyRequests": "throttled",
-    "ServiceUnavailable": "server",
-    "InternalError": "server",
-    "NotImplemented": "unsupported",
-    "MethodNotAllowed": "unsupported",
-}
-DENIED = ("AccessDenied", "403", "Forbidden")
-LISTING = ("ListObjectsV2", "ListObjects", "ListMultipartUploads", "HeadBucket", "ListBuckets")
-READING = ("GetObject", "HeadObject")
-
-
-def cause_of(error: BaseException) -> Cause:
-    """The one cause of an error of boto3, botocore or the network below."""
-    response = getattr(error, "response", None)
-    if isinstance(response, dict) and "Error" in response:
-        return _answered(response, str(getattr(error, "operation_name", "")))
-    # By name, because botocore is not there where this file is only imported.
-    kinds = {kind.__name__ for kind in type(error).__mro__}
-    if {"NoCredentialsError", "PartialCredentialsError"} & kinds:
-        return CAUSES["credentials_missing"]
-    if "ProxyConnectionError" in kinds:
-        return CAUSES["proxy"]
-    below = list(_chain(error))
-    if any(isinstance(one, ssl.SSLError) or type(one).__name__ == "SSLError" for one in below):
-        return CAUSES["tls"]
-    if any(isinstance(one, socket.gaierror) or type(one).__name__ in ("NameResolutionError", "LocationParseError") for one in below):
-        return CAUSES["dns"]
-    if any(isinstance(one, ConnectionRefusedError) for one in below):
-        return CAUSES["refused"]
-    if {"ConnectTimeoutError", "ReadTimeoutError"} & kinds or any(isinstance(one, (socket.timeout, TimeoutError)) for one in below):
-        return CAUSES["timeout"]
-    if {"HTTPClientError", "ConnectionError", "ResponseStreamingError", "IncompleteReadError"} & kinds:
-        return CAUSES["broken"]
-    if "ParamValidationError" in kinds and "bucket" in str(error):
-        return CAUSES["bucket_name"]
-    if isinstance(error, ValueError) and "ndpoint" in str(error):
-        return CAUSES["endpoint"]
-    return Cause("unknown", f"an unexpected {type(error).__name__}")
-
-
-def _answered(response: t.Mapping[str, t.Any], operation: str) -> Cause:
-    """The cause in an answer of the storage."""
-    code = str(response["Error"].get("Code", ""))
-    status = int(response.get("ResponseMetadata", {}).get("HTTPStatusCode") or 0)
-    if code in DENIED:
-        name = "no_list" if operation in LISTING else "no_read" if operation in READING else "no_write"
-    elif code == "404" and operation == "HeadBucket":
-        name = "bucket_absent"
-    elif code in BY_CODE:
-        name = BY_CODE[code]
-    elif code == "InvalidArgument" and "access key" in str(response["Error"].get("Message", "")).lower():
-        # What R2 says of an access key id that is not 32 characters long.
-        name = "wrong_key"
-    elif status == 429:
-        name = "throttled"
-    elif status >= 500:
-        name = "server"
-    else:
-        return Cause("request", f"the storage refused the request ({code or status})")
-    return CAUSES[name]
-
-
-def _chain(error: BaseException) -> t.Iterator[BaseException]:
-    """An error and all that it came from; botocore keeps what it wraps in ``kwargs``, urllib3 in ``reason``."""
-    waiting: t.List[object] = [error]
-    seen: t.Set[int] = set()
-    while waiting:
-        one = waiting.pop()
-        if not isinstance(one, BaseException) or id(one) in seen:
-            continue
-        seen.add(id(one))
-        yield one
-        kept = getattr(one, "kwargs", None)
-        waiting += [one.__cause__, one.__context__, getattr(one, "reason", None), *(kept.values() if isinstance(kept, dict) else ())]
 
 
 @dataclass(frozen=True)
@@ -224,12 +74,30 @@ class Location:
         return f"bucket {self.bucket} at {parts.scheme}://{parts.netloc.rpartition('@')[2]}"
 
 
+class Refused(Failure):
+    """A request that failed.
+
+    :param what: What was tried.
+    :param because: Its cause.
+    """
+
+    def __init__(self, what: str, location: Location, because: Cause) -> None:
+        super().__init__(f"{what} ({location.shown}): {because.found}.", fix=because.fix, cause=because.name)
+        self.because = because
+
+
 def location_of(options: t.Mapping[str, t.Any]) -> Location:
     """The bucket that a module's options mean; what they leave out is read from the app's own environment. All that is missing is named at once."""
     files = options["environment_files"]
     found = _environment_file.read(files)
-    values = {name: options[name] or found.get(options[f"{name}_variable"], "") for name in ("endpoint", "bucket", *SECRETS)}
-    values = {name: value.strip() for name, value in values.items()}
+
+    def value(name: str) -> str:
+        return str(options.get(name) or found.get(options.get(f"{name}_variable") or "", "")).strip()
+
+    values = {name: value(name) for name in ("endpoint", "bucket", *SECRETS)}
+    account, jurisdiction = value("account_id"), options.get("jurisdiction") or ""
+    if account and not values["endpoint"]:
+        values["endpoint"] = endpoint_of(account, jurisdiction)
     missing = [options[f"{name}_variable"] for name, value in values.items() if not value]
     if missing:
         where = ", ".join(files) or "no file (environment_files is empty)"
@@ -245,7 +113,34 @@ def location_of(options: t.Mapping[str, t.Any]) -> Location:
                 fix="Copy it again; look for quotes, line ends and blanks.",
                 cause="wrong_key" if name == "access_key_id" else "wrong_secret",
             )
-    return Location(**{**values, "endpoint": _checked(values["endpoint"])})
+    endpoint = _checked(values["endpoint"])
+    _belonging(endpoint, account, jurisdiction)
+    return Location(**{**values, "endpoint": endpoint})
+
+
+def endpoint_of(account: str, jurisdiction: str = "") -> str:
+    """Where R2 has an account's buckets."""
+    if not re.fullmatch(r"[0-9a-fA-F]{32}", account):
+        cause = CAUSES["account"]
+        raise Failure(
+            "The account (its value is not shown) is none of Cloudflare's: those are 32 digits from 0 to f.",
+            fix=cause.fix,
+            cause=cause.name,
+        )
+    return f"https://{account.lower()}.{jurisdiction}".rstrip(".") + R2
+
+
+def _belonging(endpoint: str, account: str, jurisdiction: str) -> None:
+    """Account and jurisdiction are those of the endpoint. Of an endpoint that is not R2's, nobody can know whose it is."""
+    host = urllib.parse.urlsplit(endpoint).hostname or ""
+    of, _dot, place = host[: -len(R2)].partition(".") if host.endswith(R2) else ("", "", "")
+    wrong = ""
+    if of and account and of != account.lower():
+        wrong = "account"
+    elif jurisdiction and jurisdiction != place:
+        wrong = "jurisdiction"
+    if wrong:
+        raise Failure(f"The object storage's endpoint (its value is not shown): {CAUSES[wrong].found}.", fix=CAUSES[wrong].fix, cause=wrong)
 
 
 SECRETS = ("access_key_id", "secret_access_key")
@@ -277,12 +172,14 @@ class Stored:
     """An object as the storage describes it.
 
     :param etag: Without quotes. Of what came in one request the MD5; of several parts the MD5 of their MD5s and their number.
+    :param modified: By the storage's clock, in seconds since the epoch.
     """
 
     key: str
     size: int
     etag: str
     metadata: t.Mapping[str, str] = field(default_factory=dict)
+    modified: float = 0
 
 
 @dataclass(frozen=True)
@@ -301,19 +198,27 @@ class Sent:
 
 @dataclass(frozen=True)
 class Upload:
-    """A multipart upload that nobody has completed."""
+    """A multipart upload that nobody has completed.
+
+    :param begun: By the storage's clock, in seconds since the epoch.
+    """
 
     key: str
     id: str
+    begun: float = 0
 
 
 class Store:
     """A bucket. Every method raises Failure with the fact ``cause``, and nothing else.
 
     :param client: boto3's, for what this class has no word for; errors of it go through ``telling``.
+    :param read_timeout: Seconds for which the storage may be silent; ``attempts`` times.
+    :param checksums: ``when_required``, or ``when_supported``, which is what boto3 does by itself.
     """
 
-    def __init__(self, location: Location) -> None:
+    def __init__(
+        self, location: Location, read_timeout: t.Optional[float] = None, attempts: t.Optional[int] = None, checksums: str = "when_required"
+    ) -> None:
         self.location = location
         boto3, botocore = library("boto3", REQUIREMENT), library("botocore.session", REQUIREMENT)
         from_nowhere = (None, None, os.devnull, None)
@@ -323,11 +228,11 @@ class Store:
         config = library("botocore.config", REQUIREMENT).Config(
             signature_version="s3v4",
             s3={"addressing_style": "path"},
-            request_checksum_calculation="when_required",
-            response_checksum_validation="when_required",
-            connect_timeout=CONNECT_TIMEOUT,
-            read_timeout=READ_TIMEOUT,
-            retries={"total_max_attempts": ATTEMPTS, "mode": "standard"},
+            request_checksum_calculation=checksums,
+            response_checksum_validation=checksums,
+            connect_timeout=min(CONNECT_TIMEOUT, read_timeout or CONNECT_TIMEOUT),
+            read_timeout=read_timeout or READ_TIMEOUT,
+            retries={"total_max_attempts": attempts or ATTEMPTS, "mode": "standard"},
         )
         with self.telling("Preparing requests"):
             self.client = session.client(
@@ -354,7 +259,7 @@ class Store:
             cause = cause_of(error)
             if cause.name in tolerate:
                 return
-            raise Failure(f"{what} ({self.location.shown}): {cause.found}.", fix=cause.fix, cause=cause.name) from None
+            raise Refused(what, self.location, cause) from None
 
     def put(self, key: str, data: bytes) -> Sent:
         """Put what fits into memory, in one request. The storage refuses what is not what was sent (Content-MD5)."""
@@ -379,12 +284,16 @@ class Store:
                 # It is stored with the object and has to be there first, so the file is read twice.
                 sha256 = sha256 or hashed(iter(lambda: stream.read(BLOCK), b""))[0]
                 stream.seek(0)
-                sent = self._put_parts(key, stream, part, sha256)
+                sent = self.put_parts(key, stream, part, sha256)
         if sent.sha256 != (sha256 or sent.sha256):
             raise Failure(f"{path} has changed while it was copied to {key}.", fix="Run it again.", cause="changed")
         return sent
 
-    def _put_parts(self, key: str, stream: t.BinaryIO, part: int, sha256: str) -> Sent:
+    def put_parts(self, key: str, stream: t.BinaryIO, part: int, sha256: str) -> Sent:
+        """Put in parts of so many bytes; what cannot be completed is aborted.
+
+        :param sha256: Of the content.
+        """
         place = {"Bucket": self.location.bucket, "Key": key}
         with self.telling(f"Beginning to write {key}"):
             upload = self.client.create_multipart_upload(**place, Metadata={"sha256": sha256})["UploadId"]
@@ -416,8 +325,7 @@ class Store:
             return Sent(key, size, sha256, etag, "etag")
         # An ETag need not be an MD5 (of objects that the storage encrypts it is not): then the bytes speak for themselves.
         if self.digest(key) != (sha256, size):
-            cause = CAUSES["damaged"]
-            raise Failure(f"Reading back {key} ({self.location.shown}): {cause.found}.", fix=cause.fix, cause=cause.name)
+            raise Refused(f"Reading back {key}", self.location, CAUSES["damaged"])
         return Sent(key, size, sha256, etag, "read")
 
     def get(self, key: str) -> bytes:
@@ -480,17 +388,30 @@ class Store:
             return None
         return Stored(key, answer["ContentLength"], answer["ETag"].strip('"'), answer.get("Metadata", {}))
 
-    def list(self, prefix: str) -> t.List[Stored]:
-        """All objects whose key begins with the prefix."""
+    def list(self, prefix: str, most: t.Optional[int] = None) -> t.List[Stored]:
+        """The objects whose key begins with the prefix.
+
+        :param most: How many at the most; all when None.
+        """
         with self.telling(f"Listing {prefix or 'everything'}"):
-            pages = self.client.get_paginator("list_objects_v2").paginate(Bucket=self.location.bucket, Prefix=prefix)
-            return [Stored(one["Key"], one["Size"], one["ETag"].strip('"')) for page in pages for one in page.get("Contents", [])]
+            pages = self.client.get_paginator("list_objects_v2").paginate(
+                Bucket=self.location.bucket, Prefix=prefix, PaginationConfig={"MaxItems": most, "PageSize": most}
+            )
+            return [
+                Stored(one["Key"], one["Size"], one["ETag"].strip('"'), modified=one["LastModified"].timestamp())
+                for page in pages
+                for one in page.get("Contents", [])
+            ]
 
     def uploads(self, prefix: str) -> t.List[Upload]:
         """The multipart uploads below the prefix that were begun and not completed."""
         with self.telling(f"Listing uncompleted uploads below {prefix or 'everything'}"):
             pages = self.client.get_paginator("list_multipart_uploads").paginate(Bucket=self.location.bucket, Prefix=prefix)
-            return [Upload(one["Key"], one["UploadId"]) for page in pages for one in page.get("Uploads", [])]
+            return [
+                Upload(one["Key"], one["UploadId"], one["Initiated"].timestamp() if "Initiated" in one else 0)
+                for page in pages
+                for one in page.get("Uploads", [])
+            ]
 
     def abort(self, upload: Upload) -> None:
         with self.telling(f"Aborting the upload of {upload.key}", tolerate=["object_absent"]):

@@ -33,10 +33,12 @@ options:
         description:
           - What is checked.
           - V(disk) is free space and inodes; V(http) an answer over TCP or a Unix socket; V(path) a file, directory or link;
+            V(port) whether something
+            listens; V(dns) what a name resolves to; V(tls) a server's certificate; V(time) the host's clock; V(r2) a bucket in object storage;
             V(process_count) how many processes there are; V(systemd) the state of a unit; V(version) which version answers.
         type: str
         required: true
-        choices: [disk, http, path, process_count, systemd, version]
+        choices: [disk, dns, http, path, port, process_count, r2, systemd, time, tls, version]
       name:
         description: What the check is called in the results. By default its type and what it looks at.
         type: str
@@ -70,10 +72,14 @@ options:
       url:
         description:
           - Types V(http) and V(version). The address, C(http://) or C(https://), without user or password.
+          - Type V(time). The address of whoever answers HTTP with a C(Date), which is exact to a second. It is asked with C(HEAD), and its certificate is
+            not looked at, because a clock that is wrong finds no certificate valid.
           - Its query is not shown in the results, but it is among the module's arguments. A token belongs into O(checks[].headers).
         type: str
       unix_socket:
-        description: Types V(http) and V(version). The Unix socket to ask instead of O(checks[].url).
+        description:
+          - Types V(http) and V(version). The Unix socket to ask instead of O(checks[].url).
+          - Type V(port). The Unix socket to connect to instead of O(checks[].port).
         type: str
       path:
         description:
@@ -93,7 +99,7 @@ options:
         description: Types V(http) and V(version). Whether the server's certificate has to be valid; it has to if not given.
         type: bool
       ca_file:
-        description: Types V(http) and V(version). The certificates of the authorities to trust instead of the system's.
+        description: Types V(http), V(version) and V(tls). The certificates of the authorities to trust instead of the system's.
         type: str
       follow_redirects:
         description:
@@ -221,6 +227,80 @@ options:
       target:
         description: Type V(path). Where the link has to point to.
         type: str
+      host:
+        description:
+          - Type V(port). The name or address to connect to; V(127.0.0.1) if not given.
+          - Type V(dns). The name that is looked up, as every program on the host would.
+          - Type V(tls). The name or address of the server.
+        type: str
+      port:
+        description: Types V(port), V(tls) (V(443) if not given) and V(time) (with O(checks[].server), V(123) if not given). The port.
+        type: int
+      open:
+        description: Type V(port). Whether something has to listen, or nothing may; something has to if not given.
+        type: bool
+      addresses:
+        description:
+          - Type V(dns). The addresses that the name has to have, all of them and no others. One that is left over from before sends a part of the
+            visitors elsewhere.
+        type: list
+        elements: str
+      family:
+        description: Type V(dns). Which addresses count; both if not given.
+        type: str
+        choices: [ipv4, ipv6]
+      server_name:
+        description: Type V(tls). The name that is asked for (SNI) and that the certificate has to be for; O(checks[].host) if not given.
+        type: str
+      min_days:
+        description: Type V(tls). For how many days the certificate has to last at least; V(14) if not given.
+        type: float
+      server:
+        description: Type V(time). The SNTP server to ask instead of O(checks[].url).
+        type: str
+      max_skew:
+        description:
+          - Type V(time). Seconds by which the clock may be ahead or behind; V(5) if not given.
+          - The verdict is V(unknown) when the time cannot be asked, or not exactly enough for this limit.
+        type: float
+      environment_files:
+        description: Type V(r2). Files of environment variables on the host, from which bucket and keys are read.
+        type: list
+        elements: str
+      variables:
+        description:
+          - Type V(r2). What these variables are called, where it is not C(R2_ENDPOINT), C(R2_BUCKET_NAME), C(R2_ACCOUNT_ID), C(R2_ACCESS_KEY_ID) and
+            C(R2_SECRET_ACCESS_KEY). A mapping of C(endpoint), C(bucket), C(account_id), C(access_key_id) and C(secret_access_key) to their names.
+        type: dict
+      endpoint:
+        description: Type V(r2). The storage's address without the bucket. It follows from O(checks[].account_id) where neither this nor a variable says it.
+        type: str
+      bucket:
+        description: Type V(r2). The bucket.
+        type: str
+      account_id:
+        description: Type V(r2). The Cloudflare account, which has to be that of the endpoint.
+        type: str
+      access_key_id:
+        description: Type V(r2). The token's access key ID. Better left to O(checks[].environment_files).
+        type: str
+      secret_access_key:
+        description: Type V(r2). The token's secret access key. Better left to O(checks[].environment_files), too.
+        type: str
+      jurisdiction:
+        description: Type V(r2). The jurisdiction that the endpoint has to be of.
+        type: str
+        choices: [eu, fedramp]
+      access:
+        description:
+          - Type V(r2). What the token must be able to do; V(read_write) if not given. M(bulletproof.deploy.r2_bucket_check) describes what is tried;
+            an object is written for that, and removed. What the token can do beyond it is a warning in the evidence.
+        type: str
+        choices: [read, read_write]
+      checksums:
+        description: Type V(r2). What boto3 is told about checksums; V(when_required), which is what R2 needs, if not given.
+        type: str
+        choices: [when_required, when_supported]
   must_be_healthy:
     description: Whether the module fails when a check is not passed. With V(false) it reports only.
     type: bool

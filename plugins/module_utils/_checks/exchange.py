@@ -20,6 +20,9 @@ from dataclasses import dataclass, replace
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import CannotTell, one_line, wrong
 
+if t.TYPE_CHECKING:
+    import ssl
+
 BODY_LIMIT = 1024 * 1024
 REDIRECT_LIMIT = 5
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -68,7 +71,7 @@ class Reply:
         return self.body.decode("utf-8", errors="replace")
 
 
-class _Budget:
+class Budget:
     """The time left for one attempt, over all that it does."""
 
     def __init__(self, seconds: float) -> None:
@@ -84,7 +87,7 @@ class _Budget:
 class _BoundedReader(io.RawIOBase):
     """A socket's timeout counts from every byte; this one counts for the whole answer, however slowly it drips."""
 
-    def __init__(self, sock: socket.socket, budget: _Budget) -> None:
+    def __init__(self, sock: socket.socket, budget: Budget) -> None:
         self._sock = sock
         self._budget = budget
         self.ended = False
@@ -102,7 +105,7 @@ class _BoundedReader(io.RawIOBase):
 class _BoundedSocket:
     """As much of a socket as http.client needs. Who opened the real one closes it, after the answer was read."""
 
-    def __init__(self, sock: socket.socket, budget: _Budget) -> None:
+    def __init__(self, sock: socket.socket, budget: Budget) -> None:
         self._sock = sock
         self._budget = budget
         self.reader = _BoundedReader(sock, budget)
@@ -145,7 +148,7 @@ def ask(request: Request, timeout: float, follow_redirects: bool) -> Reply:
     :raises NoAnswer: the service did not answer.
     :raises CannotTell: it could not be asked.
     """
-    budget = _Budget(timeout)
+    budget = Budget(timeout)
     began = time.monotonic()
     for _turn in range(REDIRECT_LIMIT + 1):
         reply = _exchange(request, budget, timeout)
@@ -172,7 +175,7 @@ def _redirected(request: Request, reply: Reply) -> Request:
     return replace(request, method="GET", body=None, headers=headers)
 
 
-def _exchange(request: Request, budget: _Budget, timeout: float) -> Reply:
+def _exchange(request: Request, budget: Budget, timeout: float) -> Reply:
     import http.client
     from urllib.parse import urlsplit
 
@@ -216,17 +219,17 @@ def _conversed(connection: t.Any, reader: _BoundedReader, request: Request) -> R
     return Reply(response.status, {name.lower(): value for name, value in response.getheaders()}, body, partial, elapsed=0)
 
 
-def _connected(request: Request, budget: _Budget) -> socket.socket:
+def _connected(request: Request, budget: Budget) -> socket.socket:
     if request.unix_socket is not None:
-        return _connected_to(socket.AF_UNIX, request.unix_socket, budget)
+        return connected_to(socket.AF_UNIX, request.unix_socket, budget)
     from urllib.parse import urlsplit
 
     parts = urlsplit(request.url)
-    sock = _connected_by_name(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), budget)
+    sock = connected_by_name(parts.hostname or "", parts.port or (443 if parts.scheme == "https" else 80), budget)
     return sock if parts.scheme == "http" else _secured(sock, request, parts.hostname or "", budget)
 
 
-def _connected_by_name(host: str, port: int, budget: _Budget) -> socket.socket:
+def connected_by_name(host: str, port: int, budget: Budget) -> socket.socket:
     try:
         addresses = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (socket.gaierror, UnicodeError) as error:
@@ -234,13 +237,13 @@ def _connected_by_name(host: str, port: int, budget: _Budget) -> socket.socket:
     problem: OSError = ConnectionRefusedError()
     for family, _type, _protocol, _name, address in addresses:
         try:
-            return _connected_to(family, address, budget)
+            return connected_to(family, address, budget)
         except OSError as error:
             problem = error
     raise problem
 
 
-def _connected_to(family: int, address: t.Any, budget: _Budget) -> socket.socket:
+def connected_to(family: int, address: t.Any, budget: Budget) -> socket.socket:
     sock = socket.socket(family, socket.SOCK_STREAM)
     try:
         sock.settimeout(budget.left())
@@ -251,22 +254,30 @@ def _connected_to(family: int, address: t.Any, budget: _Budget) -> socket.socket
     return sock
 
 
-def _secured(sock: socket.socket, request: Request, host: str, budget: _Budget) -> socket.socket:
-    import ssl
-
-    try:
-        context = ssl.create_default_context(cafile=request.ca_file)
-    except (OSError, ssl.SSLError) as error:
-        sock.close()
-        raise CannotTell(f"The CA file {request.ca_file} could not be used: {one_line(str(error))}.") from None
-    if not request.verify_tls:
-        context.check_hostname = False
-        context.verify_mode = ssl.CERT_NONE
+def _secured(sock: socket.socket, request: Request, host: str, budget: Budget) -> socket.socket:
     # A proxy that is asked by its address serves the certificate of the site that the Host header names.
     site = (request.header("host") or "").partition(":")[0]
     try:
+        context = trusting(request.ca_file, request.verify_tls)
         sock.settimeout(budget.left())
         return context.wrap_socket(sock, server_hostname=site or host)
     except BaseException:
         sock.close()
         raise
+
+
+def trusting(ca_file: t.Optional[str], verify: bool = True) -> ssl.SSLContext:
+    """A TLS context that trusts whom this host trusts, or the authorities of a file alone.
+
+    :raises CannotTell: the file could not be used.
+    """
+    import ssl
+
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except (OSError, ssl.SSLError) as error:
+        raise CannotTell(f"The CA file {ca_file} could not be used: {one_line(str(error))}.") from None
+    if not verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    return context

@@ -71,13 +71,18 @@ def asking_mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[s
         yield wrong("path", public_url(options["path"]), "a path that begins with /")
     if options["url"] is not None:
         yield from url_mistakes(options["url"])
-    if options["unix_socket"] is not None and not 1 < len(options["unix_socket"].encode("utf-8", "surrogateescape")) <= SOCKET_PATH_LIMIT:
-        yield wrong("unix_socket", options["unix_socket"], f"a path of at most {SOCKET_PATH_LIMIT} bytes")
+    yield from socket_mistakes(options)
     for name, value in (options["headers"] or {}).items():
         if not isinstance(name, str) or not HEADER_NAME.fullmatch(name):
             yield wrong("headers", name, "names of letters, digits and hyphens")
         elif not _is_header_value(value):
             yield f"headers: the value of {name} (not shown) is not one line of Latin-1 text"
+
+
+def socket_mistakes(options: Options) -> t.Iterator[str]:
+    """What is wrong with an option ``unix_socket``."""
+    if options["unix_socket"] is not None and not 1 < len(options["unix_socket"].encode("utf-8", "surrogateescape")) <= SOCKET_PATH_LIMIT:
+        yield wrong("unix_socket", options["unix_socket"], f"a path of at most {SOCKET_PATH_LIMIT} bytes")
 
 
 def _is_header_value(value: t.Any) -> bool:

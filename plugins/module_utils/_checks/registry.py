@@ -11,17 +11,34 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import disk, http, path, process_count, systemd, version
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import (
+    clock,
+    disk,
+    dns,
+    http,
+    path,
+    port,
+    process_count,
+    r2,
+    systemd,
+    tls,
+    version,
+)
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import CheckType
 
 TYPES: t.Dict[str, CheckType] = {
     check.name: check
     for check in (
+        clock.CHECK,
         disk.CHECK,
+        dns.CHECK,
         http.CHECK,
         path.CHECK,
+        port.CHECK,
         process_count.CHECK,
+        r2.CHECK,
         systemd.CHECK,
+        tls.CHECK,
         version.CHECK,
     )
 }
