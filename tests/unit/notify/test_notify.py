@@ -37,11 +37,10 @@ PLAY = """
         - ansible.builtin.fail: {msg: "nothing went wrong on web2"}
           when: not ansible_check_mode
       rescue:
-        - ansible.builtin.import_role: {name: bulletproof.deploy.notify, rolespec_validate: false}
-          vars:
-            notify_event: revert
-            notify_timeout: 2.5
-            notify_serves: {web1: 1.4.1-ba9876543210, web2: ''}
+        - ansible.builtin.set_fact:
+            app_revert: "{{ {'serves': '1.4.1-ba9876543210', 'seconds': 0.04} if inventory_hostname == 'web1' else {'serves': '', 'seconds': 0} }}"
+        - ansible.builtin.import_role: {name: bulletproof.deploy.notify, tasks_from: failed}
+          vars: {notify_timeout: 2.5}
 """
 
 
