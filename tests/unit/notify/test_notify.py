@@ -13,6 +13,7 @@ import subprocess
 import sys
 import time
 
+import apprise
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _notify, _notify_sender
@@ -76,8 +77,8 @@ def test_a_run_tells_people_and_does_not_depend_on_it(tmp_path, webhook, mailbox
             webhook.url("ok"),
             {"url": mailbox.url("ops"), "events": ["failure"], "name": "operators"},
             webhook.url("500"),
-            webhook.url("hang"),
-            webhook.url("drip"),
+            {"url": webhook.url("hang"), "events": ["failure"]},
+            {"url": webhook.url("drip"), "events": ["revert"]},
             "https://canary-host.invalid/canary-token",
             "json://canary-user:canary-password@127.0.0.1:9/canary-token",
             {"url": mailbox.url("nobody"), "events": ["revert"]},
@@ -101,14 +102,19 @@ def test_a_run_tells_people_and_does_not_depend_on_it(tmp_path, webhook, mailbox
     for event in ("start", "revert"):
         for to, why in [
             ("json (3 of 8)", "it answered HTTP 500"),
-            ("json (4 of 8)", "no answer within 2.5 s"),
-            ("json (5 of 8)", "no answer within 2.5 s"),
             ("https (6 of 8)", "its host name is not known here"),
             ("json (7 of 8)", "the connection was refused"),
         ]:
             assert f"The notification of {event} did not reach {to}: {why}." in output, (to, why, output)
-    assert "The notification of revert did not reach mailto (8 of 8): it answered SMTP 550." in output
-    assert "The notification of start did not reach mailto" not in output
+    for to, why in [
+        ("json (4 of 8)", "no answer within 2.5 s"),
+        ("json (5 of 8)", "no answer within 2.5 s"),
+        ("mailto (8 of 8)", "it answered SMTP 550"),
+    ]:
+        assert (
+            f"The notification of revert did not reach {to}: {why}." in output
+            and f"The notification of start did not reach {to}" not in output
+        )
     # The message that cannot be put together: nothing was sent, and the run went on to the failure that is its own.
     assert "'nothing_of_that_name' is undefined" in output and "...ignoring" in output and len(told(webhook, "500")) == 2
     assert "nothing went wrong on web2" not in output
@@ -150,6 +156,16 @@ def test_what_is_no_url_is_named_by_its_place(wrong):
     with pytest.raises(_notify.Failure) as failure:
         _notify.targets([SLACK, wrong], ["start"])
     assert failure.value.what.startswith("URL 2 of 2") and "canary" not in failure.value.message()
+
+
+@pytest.mark.parametrize(
+    "url,kind",
+    [(SLACK, "Slack"), (TEAMS, "Workflows"), ("https://example.org/hook?a=b", "JSON"), ("HTTP://example.org", "JSON"), ("canarie://x", "")],
+)
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+def test_a_web_address_is_the_service_that_gives_out_such_ones(url, kind):
+    found = _notify_sender.service(apprise, url)
+    assert type(found).__name__ == f"Notify{kind}" if kind else found is None
 
 
 def test_who_is_told_what():
