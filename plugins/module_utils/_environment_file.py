@@ -6,26 +6,21 @@
 
 from __future__ import annotations
 
-import re
 import typing as t
 
-# What is in quotes may have several lines, and a line that ends with a backslash goes on in the next.
-ASSIGNMENT = re.compile(
-    r"""^[ \t]*([A-Za-z_]\w*)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|(?:\\\n|[^\n])*?)[ \t]*$""", re.MULTILINE | re.DOTALL
-)
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
 
-def parse(text: str) -> t.Dict[str, str]:
-    """The variables of a file, by name; the last of several assignments holds."""
-    found: t.Dict[str, str] = {}
-    for name, raw in ASSIGNMENT.findall(text):
-        if raw[:1] == '"' and raw[-1:] == '"' and len(raw) >= 2:
-            found[name] = re.sub(r'\\(["\\$`])', r"\1", re.sub(r"\\\n", "", raw[1:-1]))
-        elif raw[:1] == "'" and raw[-1:] == "'" and len(raw) >= 2:
-            found[name] = raw[1:-1]
-        else:
-            found[name] = re.sub(r"\\(.)", lambda match: "" if match[1] == "\n" else match[1], raw, flags=re.DOTALL)
-    return found
+def parse(text: str, where: str = "the text") -> t.Dict[str, str]:
+    """The variables of a file, by name; the last of several assignments holds. Failure where systemd reads none of them.
+
+    :param where: The file, as a person would name it.
+    """
+    try:
+        return dialects.systemd(text)
+    except dialects.Unreadable as error:
+        raise Failure(f"{where}: systemd {error}.", fix="Correct that line. No service gets any variable of such a file.") from None
 
 
 def read(paths: t.Iterable[str]) -> t.Dict[str, str]:
@@ -33,8 +28,10 @@ def read(paths: t.Iterable[str]) -> t.Dict[str, str]:
     found: t.Dict[str, str] = {}
     for path in paths:
         try:
-            with open(path, encoding="utf-8", errors="surrogateescape") as stream:
-                found.update(parse(stream.read()))
+            # Not as text: the ends of its lines are the file's own.
+            with open(path, "rb") as stream:
+                text = stream.read().decode("utf-8", errors="surrogateescape")
         except FileNotFoundError:
             continue
+        found.update(parse(text, path))
     return found

@@ -12,6 +12,7 @@ import re
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
 
 LINES = 25
@@ -20,10 +21,6 @@ READ = 64 * 1024
 RAW_LINES = 500
 # Shorter values ("1", "true", "INFO") are no secrets, and blotting them out would make a log unreadable.
 SECRET_AT_LEAST = 8
-# As systemd reads them: what is in quotes may have several lines.
-ASSIGNMENT = re.compile(
-    r"""^\s*(?:export\s+)?([A-Za-z_]\w*)[ \t]*=[ \t]*("(?:\\.|[^"\\])*"|'[^']*'|[^\n]*?)[ \t]*$""", re.MULTILINE | re.DOTALL
-)
 
 # Where a traceback goes through the server and Python's own library it says nothing about the app.
 NOT_THE_APPS = re.compile(
@@ -57,15 +54,13 @@ def secrets_in(paths: t.Iterable[str]) -> t.Dict[str, str]:
     found: t.Dict[str, str] = {}
     for path in paths:
         try:
-            with open(path, encoding="utf-8", errors="replace") as stream:
-                text = stream.read()
+            with open(path, "rb") as stream:
+                text = stream.read().decode("utf-8", errors="replace")
         except OSError:
             continue
-        for name, raw in ASSIGNMENT.findall(text):
-            value = raw[1:-1] if len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "\"'" else raw
-            plain = re.sub(r'\\(["\\$`])', r"\1", value)
-            # As it stands in the file, as the app has it, and as Python and JSON print that; a log has each line of it for itself.
-            for form in (value, plain, *plain.splitlines(), repr(plain)[1:-1], json.dumps(plain)[1:-1]):
+        for name, value in dialects.forms(text):
+            # And as Python and JSON print it; a log has each line of it for itself.
+            for form in (value, *value.splitlines(), repr(value)[1:-1], json.dumps(value)[1:-1]):
                 if len(form) >= SECRET_AT_LEAST and name not in ("APP_VERSION", "APP_RELEASE", "APP_NAME", "BULLETPROOF_ENVIRONMENT"):
                     found[form] = name
     return found

@@ -19,8 +19,10 @@ class Finding:
     :param subject: What was looked at, as a person would name it.
     :param found: Never a secret.
     :param fix: What to do.
-    :param severity: ``error`` stops a deploy; ``warning`` does not.
+    :param severity: ``error`` stops a deploy; ``warning`` does not, nor does ``waived``.
     :param rule: The name by which a person can waive it; empty for what cannot be waived.
+    :param reason: Of one that is waived: why, in that person's words.
+    :param until: Of one that is waived: the last day, YYYY-MM-DD.
     """
 
     subject: str
@@ -29,9 +31,12 @@ class Finding:
     fix: str
     severity: str = "error"
     rule: str = ""
+    reason: str = ""
+    until: str = ""
 
     def __str__(self) -> str:
-        return f"{self.subject}: found {self.found}; expected {self.expected}. {self.fix}"
+        waived = f" Waived until {self.until} ({self.rule}): {self.reason}" if self.until else ""
+        return f"{self.subject}: found {self.found}; expected {self.expected}. {self.fix}{waived}"
 
 
 def failure_of(findings: t.Sequence[Finding], title: str, **facts: object) -> Failure:
