@@ -35,10 +35,12 @@ options:
           - V(disk) is free space and inodes; V(http) an answer over TCP or a Unix socket; V(path) a file, directory or link;
             V(port) whether something
             listens; V(dns) what a name resolves to; V(tls) a server's certificate; V(time) the host's clock; V(r2) a bucket in object storage;
-            V(process_count) how many processes there are; V(systemd) the state of a unit; V(version) which version answers.
+            V(process_count) how many processes there are; V(systemd) the state of a unit; V(version) which version answers;
+            V(log) what is in a log and what is not; V(import) what is installed in a virtual environment, and that it can be imported;
+            V(smoke) a list of HTTP exchanges, one after another; V(burst) many requests at a time.
         type: str
         required: true
-        choices: [disk, dns, http, path, port, process_count, r2, systemd, time, tls, version]
+        choices: [burst, disk, dns, http, import, log, path, port, process_count, r2, smoke, systemd, time, tls, version]
       name:
         description: What the check is called in the results. By default its type and what it looks at.
         type: str
@@ -71,50 +73,52 @@ options:
         default: 0
       url:
         description:
-          - Types V(http) and V(version). The address, C(http://) or C(https://), without user or password.
+          - Types V(http), V(version) and V(burst). The address, C(http://) or C(https://), without user or password.
+          - Type V(smoke). The address that the steps' paths are put behind.
           - Type V(time). The address of whoever answers HTTP with a C(Date), which is exact to a second. It is asked with C(HEAD), and its certificate is
             not looked at, because a clock that is wrong finds no certificate valid.
           - Its query is not shown in the results, but it is among the module's arguments. A token belongs into O(checks[].headers).
         type: str
       unix_socket:
         description:
-          - Types V(http) and V(version). The Unix socket to ask instead of O(checks[].url).
+          - Types V(http), V(version), V(smoke) and V(burst). The Unix socket to ask instead of O(checks[].url).
           - Type V(port). The Unix socket to connect to instead of O(checks[].port).
         type: str
       path:
         description:
-          - Types V(http) and V(version). The path, and the query if any, to ask for at O(checks[].unix_socket); V(/) if not given.
+          - Types V(http), V(version) and V(burst). The path, and the query if any, to ask for at O(checks[].unix_socket); V(/) if not given.
           - Types V(disk) and V(path). The absolute path that is looked at.
         type: str
       headers:
         description:
-          - Types V(http) and V(version). Headers to send. Their values are not shown.
+          - Types V(http), V(version), V(smoke) and V(burst). Headers to send. Their values are not shown.
+          - Those of V(smoke) go with each step whose address is a path, and to nobody else.
           - Over TLS, C(Host) is also the name for which the server has to have a certificate.
         type: dict
       status:
-        description: Types V(http) and V(version). The allowed status codes; V([200]) if not given.
+        description: Types V(http), V(version) and V(burst). The allowed status codes; V([200]) if not given.
         type: list
         elements: int
       verify_tls:
-        description: Types V(http) and V(version). Whether the server's certificate has to be valid; it has to if not given.
+        description: Types V(http), V(version), V(smoke) and V(burst). Whether the server's certificate has to be valid; it has to if not given.
         type: bool
       ca_file:
-        description: Types V(http), V(version) and V(tls). The certificates of the authorities to trust instead of the system's.
+        description: Types V(http), V(version), V(smoke), V(burst) and V(tls). The certificates of the authorities to trust instead of the system's.
         type: str
       follow_redirects:
         description:
-          - Types V(http) and V(version). Whether up to five redirects are followed; they are not if not given.
+          - Types V(http), V(version), V(smoke) and V(burst). Whether up to five redirects are followed; they are not if not given.
           - Headers are not sent on to another host. With O(checks[].unix_socket) they are followed on the same socket.
         type: bool
       method:
-        description: Type V(http). The method; V(GET) if not given, or V(POST) with O(checks[].body) or O(checks[].form).
+        description: Types V(http) and V(burst). The method; V(GET) if not given, or V(POST) with O(checks[].body) or O(checks[].form).
         type: str
       body:
-        description: Type V(http). The text to send as body. It is not shown.
+        description: Types V(http) and V(burst). The text to send as body. It is not shown.
         type: str
       form:
         description:
-          - Type V(http). The fields to send as C(multipart/form-data). They are not shown.
+          - Types V(http) and V(burst). The fields to send as C(multipart/form-data). They are not shown.
           - A file is a mapping with C(path), the file on the host, or C(content), and if wanted C(filename) and C(content_type).
         type: dict
       json:
@@ -141,7 +145,9 @@ options:
         type: list
         elements: raw
       unit:
-        description: Types V(systemd) and V(process_count). The unit.
+        description:
+          - Types V(systemd) and V(process_count). The unit.
+          - Type V(log). The unit whose journal is read.
         type: str
       active:
         description: Type V(systemd). The state that the unit has to be in; V(active) if not given.
@@ -173,7 +179,10 @@ options:
         type: str
         choices: [children, all]
       user:
-        description: Type V(process_count). The account, or its number, whose processes count with O(checks[].pattern).
+        description:
+          - Type V(process_count). The account, or its number, whose processes count with O(checks[].pattern).
+          - Type V(import). The account that O(checks[].modules) and O(checks[].entrypoint) are imported as, with little else to write to than
+            a C(/tmp) of its own. Code of the app is never run as root because nobody said otherwise.
         type: str
       min:
         description: Type V(process_count). How many processes there have to be at least.
@@ -264,7 +273,10 @@ options:
           - The verdict is V(unknown) when the time cannot be asked, or not exactly enough for this limit.
         type: float
       environment_files:
-        description: Type V(r2). Files of environment variables on the host, from which bucket and keys are read.
+        description:
+          - Type V(r2). Files of environment variables on the host, from which bucket and keys are read.
+          - Type V(log). Files of environment variables on the host, whose values are not shown in the evidence.
+          - Type V(import). Files of environment variables that O(checks[].user) imports with, as systemd reads them. Their values are not shown.
         type: list
         elements: str
       variables:
@@ -301,6 +313,103 @@ options:
         description: Type V(r2). What boto3 is told about checksums; V(when_required), which is what R2 needs, if not given.
         type: str
         choices: [when_required, when_supported]
+      files:
+        description:
+          - Type V(log). The files to read, as absolute paths; C(*), C(?) and C([...]) as in a shell. What was rotated from them after
+            O(checks[].cursor) was taken is read to its end.
+        type: list
+        elements: str
+      container:
+        description: Type V(log). The name or id of a container, whose output is read with C(docker logs).
+        type: str
+      from:
+        description:
+          - Type V(log). Where to begin. V(cursor) is where O(checks[].cursor) says, and the default with one; V(start) is the beginning of what
+            is there now, and the default without a cursor; V(end) is its end.
+          - Each attempt goes on where the one before it ended.
+        type: str
+        choices: [cursor, start, end]
+      cursor:
+        description:
+          - Type V(log). How far the same logs had been read, as an earlier check gave it as C(found.cursor). A check with O(checks[].from=end)
+            and nothing to look for does no more than take one.
+        type: str
+      must:
+        description: Type V(log). Regular expressions, each of which has to be found in a line within O(checks[].deadline).
+        type: list
+        elements: str
+      never:
+        description:
+          - Type V(log). Regular expressions that must not be found in any line; the first one that is ends the check.
+          - V(python) stands for a set of them. It finds tracebacks, C(NameError), C(ImportError) and others that mean that code is broken, and workers
+            of gunicorn that do not boot.
+        type: list
+        elements: str
+      count:
+        description:
+          - Type V(log). How often something may be said, as mappings of C(pattern), a regular expression, and C(max), the number of lines.
+            With C(window), only those of the last so many seconds count.
+          - A line was written when the first time in it says, or that in a line shortly before it, or else when it was read.
+        type: list
+        elements: dict
+      ratio:
+        description:
+          - Type V(log). Which part of the lines something may be in, as mappings of C(pattern), a regular expression, and C(max_percent). With C(of),
+            another one, only the lines that it is found in count as the whole; with C(min), there is no verdict on fewer lines than that; with
+            C(window), only the lines of the last so many seconds count.
+        type: list
+        elements: dict
+      python:
+        description: Type V(import). The interpreter of the virtual environment.
+        type: str
+      requires:
+        description:
+          - Type V(import). What has to be installed, as requirements without markers, for instance V(bcrypt<5) or V(email-validator>=2). A pre-release
+            that is installed counts.
+        type: list
+        elements: str
+      modules:
+        description: Type V(import). Modules that can be imported without an error.
+        type: list
+        elements: str
+      entrypoint:
+        description: Type V(import). What the server calls, as C(module:attribute), for instance V(shop.wsgi:app). It has to be callable.
+        type: str
+      directory:
+        description: Type V(import). The directory from which to import, as the app is started from it.
+        type: str
+      steps:
+        description:
+          - Type V(smoke). The exchanges, one after another. The first one that fails ends them, but for those that clean up.
+          - Each is a mapping of C(name); C(url), which is a path behind O(checks[].url) or on O(checks[].unix_socket), or a whole address;
+            and as in type V(http) C(method), C(headers), C(form), C(status), C(json), C(pattern) and C(max_latency).
+          - C(body) is text, or a mapping or list to send as JSON. C(equals), a mapping with C(content) or C(path), is what the whole body has to be.
+          - C(capture) is a mapping of names to dotted paths in the JSON that is answered. In later steps, C({name}) stands for that value;
+            C({unique}) for a text that is another one at each attempt. What was captured is not shown.
+          - A step with C(always=true) is made also after one that failed, if what it needs was captured, and has time of its own for that.
+        type: list
+        elements: dict
+      requests:
+        description: Type V(burst). How many requests; V(50) if not given, V(10000) at the most.
+        type: int
+      concurrency:
+        description: Type V(burst). How many requests at a time, each on a connection of its own; V(10) if not given, V(100) at the most.
+        type: int
+      min_successes:
+        description: Type V(burst). How many answers with an allowed status there have to be.
+        type: int
+      max_error_percent:
+        description: Type V(burst). Percent of the requests that may fail; V(1) if no limit of any kind is given.
+        type: float
+      p50:
+        description: Type V(burst). Milliseconds within which half of the successful requests have to be answered.
+        type: float
+      p95:
+        description: Type V(burst). The same for 95 of 100.
+        type: float
+      p99:
+        description: Type V(burst). The same for 99 of 100.
+        type: float
   must_be_healthy:
     description: Whether the module fails when a check is not passed. With V(false) it reports only.
     type: bool
@@ -359,6 +468,65 @@ EXAMPLES = r"""
         owner: shop
         mode: "0600"
   register: shop_health
+
+- name: Where the logs end before the switch
+  bulletproof.deploy.health_check:
+    checks:
+      - type: log
+        files: [/var/log/shop/error.log]
+        from: end
+  register: before
+
+- name: The new release says that it reached its bucket, and nothing is broken for two minutes
+  bulletproof.deploy.health_check:
+    checks:
+      - type: log
+        files: [/var/log/shop/error.log]
+        cursor: "{{ before.verdicts[0].found.cursor }}"
+        must: ["Bucket access verified"]
+        never: [python, "Using local filesystem storage"]
+        count:
+          - {pattern: DB_DOWN, max: 10, window: 300}
+        environment_files: [/opt/shop/shared/.env]
+        deadline: 60
+        hold: 120
+      - type: import
+        python: /opt/shop/current/.release/venv/bin/python
+        requires: ["bcrypt<5", "email-validator>=2"]
+      - type: burst
+        unix_socket: /run/shop/live.sock
+        path: /health
+        requests: 200
+        concurrency: 20
+        p95: 300
+
+- name: Someone can log in, upload a file, fetch it and remove it
+  bulletproof.deploy.health_check:
+    checks:
+      - type: smoke
+        unix_socket: /run/shop/live.sock
+        timeout: 30
+        steps:
+          - name: log in
+            url: /login
+            body: {user: shop, password: "{{ shop_password }}"}
+            capture: {token: token}
+          - name: upload
+            url: /attachments
+            headers: {Authorization: "Bearer {token}"}
+            form:
+              file: {content: "written by {unique}", filename: smoke.txt}
+            status: [201]
+            capture: {id: attachment_id, stored: storage_path, address: url}
+          - name: fetch
+            url: "{address}"
+            equals: {content: "written by {unique}"}
+          - name: clean up
+            url: "/attachments/{id}"
+            method: DELETE
+            headers: {Authorization: "Bearer {token}"}
+            status: [204]
+            always: true
 """
 
 RETURN = r"""

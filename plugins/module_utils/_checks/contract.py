@@ -141,6 +141,32 @@ def wrong(option: str, found: object, allowed: str) -> str:
     return f"{option}: found {shown(found)}, allowed: {allowed}"
 
 
+def problem_of(name: str, option: Option, value: t.Any) -> t.Optional[str]:
+    """What is wrong with the value of an option; None when nothing is."""
+    if value is None:
+        return f"{name}: it is missing, allowed: {_allowed(option)}" if option.required else None
+    if option.kind.accepts(value) and (not option.choices or value in option.choices) and _in_range(option, value):
+        return None
+    if option.secret:
+        return f"{name}: found another kind of value (not shown), allowed: {_allowed(option)}"
+    return wrong(name, value, _allowed(option))
+
+
+def _in_range(option: Option, value: t.Any) -> bool:
+    numbers = value if isinstance(value, list) else [value]
+    return all(
+        (option.minimum is None or number >= option.minimum) and (option.maximum is None or number <= option.maximum) for number in numbers
+    )
+
+
+def _allowed(option: Option) -> str:
+    if option.choices:
+        return f"one of {', '.join(option.choices)}"
+    if option.minimum is not None and option.maximum is not None:
+        return f"{option.kind.allowed} from {option.minimum:g} to {option.maximum:g}"
+    return option.kind.allowed if option.minimum is None else f"{option.kind.allowed} of {option.minimum:g} or more"
+
+
 def shown(value: object, length: int = 200) -> str:
     """A value as a person would write it: on one line, texts in quotes, of bounded length."""
     import json

@@ -30,6 +30,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
     Option,
     Options,
     one_line,
+    problem_of,
     redacted,
     wrong,
 )
@@ -187,7 +188,7 @@ def _validated(declared: t.Any) -> t.Tuple[t.List[str], t.Optional[Check]]:
     values: Options = {}
     for name, option in known.items():
         value = given.get(name, option.default)
-        problem = _problem(name, option, value)
+        problem = problem_of(name, option, value)
         mistakes += [problem] if problem else []
         values[name] = None if problem else value
     mistakes += kind.mistakes(values, given.keys())
@@ -218,31 +219,6 @@ def _suggestion(found: t.Any, known: t.Iterable[str]) -> str:
 
     close = difflib.get_close_matches(str(found), list(known), n=1)
     return f"; did you mean {close[0]}?" if close else ""
-
-
-def _problem(name: str, option: Option, value: t.Any) -> t.Optional[str]:
-    if value is None:
-        return f"{name}: it is missing, allowed: {_allowed(option)}" if option.required else None
-    if option.kind.accepts(value) and (not option.choices or value in option.choices) and _in_range(option, value):
-        return None
-    if option.secret:
-        return f"{name}: found another kind of value (not shown), allowed: {_allowed(option)}"
-    return wrong(name, value, _allowed(option))
-
-
-def _in_range(option: Option, value: t.Any) -> bool:
-    numbers = value if isinstance(value, list) else [value]
-    return all(
-        (option.minimum is None or number >= option.minimum) and (option.maximum is None or number <= option.maximum) for number in numbers
-    )
-
-
-def _allowed(option: Option) -> str:
-    if option.choices:
-        return f"one of {', '.join(option.choices)}"
-    if option.minimum is not None and option.maximum is not None:
-        return f"{option.kind.allowed} from {option.minimum:g} to {option.maximum:g}"
-    return option.kind.allowed if option.minimum is None else f"{option.kind.allowed} of {option.minimum:g} or more"
 
 
 class _Pursuit:

@@ -174,15 +174,20 @@ def excerpt(reply: Reply, secrets: t.Iterable[str]) -> str:
 
 def secrets_of(options: Options) -> t.List[str]:
     """What was sent and may be secret, in the ways in which a server could send it back."""
-    import html
-    import json
-    from urllib.parse import quote, quote_plus
-
     values = [str(value) for name, value in (options["headers"] or {}).items() if name.lower() not in PUBLIC_HEADERS]
     # "Bearer TOKEN", "Basic TOKEN", "session=TOKEN; other=TOKEN"
     values += [part for value in values for part in re.split(r"[\s;=,]+", value)]
     values += _texts_in(options.get("body")) + _texts_in(_contents(options.get("form") or {}))
     values += _texts_in((options["url"] or options["path"] or "").partition("?")[2])
+    return forms_of(values)
+
+
+def forms_of(values: t.Iterable[str]) -> t.List[str]:
+    """Secrets in the ways in which a server could send them back."""
+    import html
+    import json
+    from urllib.parse import quote, quote_plus
+
     forms: t.Set[str] = set()
     for value in values:
         forms |= {value, one_line(value, len(value)), quote(value), quote_plus(value), html.escape(value)}
@@ -214,11 +219,16 @@ def _texts_in(value: t.Any) -> t.List[str]:
 
 def _mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
     yield from asking_mistakes(options, given)
+    yield from request_mistakes(options, given)
+    yield from pattern_mistakes(options)
+
+
+def request_mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
+    """What is wrong with what is sent."""
     if {"body", "form"} <= given:
         yield "body, form: found both, allowed: one of them"
     if options["method"] is not None and not HEADER_NAME.fullmatch(options["method"]):
         yield wrong("method", options["method"], "a method such as GET or POST")
-    yield from pattern_mistakes(options)
     for name, value in (options["form"] or {}).items():
         yield from _field_mistakes(name, value)
 
@@ -239,12 +249,25 @@ def _field_mistakes(name: t.Any, value: t.Any) -> t.Iterator[str]:
 
 
 def _attempt(options: Options, timeout: float, memory: Memory) -> Answer:
-    expected = {name: options[name] for name in ("status", "json", "pattern", "max_latency") if options[name] is not None}
+    return exchanged(options, timeout)[0]
+
+
+def exchanged(options: Options, timeout: float) -> t.Tuple[Answer, t.Optional[Reply]]:
+    """Ask and judge; the reply is None when there was none."""
+    request = request_of(options)
     try:
-        request = request_of(options)
         reply = ask(request, timeout, options["follow_redirects"])
     except NoAnswer as problem:
-        return unanswered(options, problem, expected)
+        return unanswered(options, problem, _expected(options)), None
+    return _judged(options, request, reply), reply
+
+
+def _expected(options: Options) -> t.Dict[str, t.Any]:
+    return {name: options[name] for name in ("status", "json", "pattern", "max_latency") if options[name] is not None}
+
+
+def _judged(options: Options, request: Request, reply: Reply) -> Answer:
+    expected = _expected(options)
     said = excerpt(reply, secrets_of(options))
     found: t.Dict[str, t.Any] = {"status": reply.status, "latency": round(reply.elapsed, 3)}
     asked = f"{where(options, options['method'] or request.method)} answered {reply.status} in {reply.elapsed:.3f} s"

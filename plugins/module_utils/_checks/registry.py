@@ -12,14 +12,18 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import (
+    burst,
     clock,
     disk,
     dns,
     http,
+    imports,
+    log,
     path,
     port,
     process_count,
     r2,
+    smoke,
     systemd,
     tls,
     version,
@@ -29,14 +33,18 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
 TYPES: t.Dict[str, CheckType] = {
     check.name: check
     for check in (
+        burst.CHECK,
         clock.CHECK,
         disk.CHECK,
         dns.CHECK,
         http.CHECK,
+        imports.CHECK,
+        log.CHECK,
         path.CHECK,
         port.CHECK,
         process_count.CHECK,
         r2.CHECK,
+        smoke.CHECK,
         systemd.CHECK,
         tls.CHECK,
         version.CHECK,

@@ -15,6 +15,7 @@ import threading
 
 import pytest
 import yaml
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _logs
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine, registry
 from ansible_collections.bulletproof.deploy.plugins.modules import health_check
 
@@ -112,10 +113,11 @@ def test_the_documentation_says_what_the_types_take():
 
 
 def test_the_examples_have_no_mistakes():
-    for task in yaml.safe_load(health_check.EXAMPLES):
+    cursor = json.dumps(_logs.start(_logs.Sources(files=("/var/log/shop/error.log",))).as_json())
+    for task in yaml.safe_load(health_check.EXAMPLES.replace('"{{ before.verdicts[0].found.cursor }}"', cursor)):
         assert engine.validate(task["bulletproof.deploy.health_check"]["checks"])
 
 
 def test_what_is_secret_is_marked_so():
     secret = {name for name, option in engine.argument_spec().items() if option.get("no_log")}
-    assert secret == {"headers", "body", "form", "access_key_id", "secret_access_key"}
+    assert secret == {"headers", "body", "form", "steps", "access_key_id", "secret_access_key"}
