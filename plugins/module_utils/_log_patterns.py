@@ -46,7 +46,7 @@ class Pattern:
     def found_in(self, line: bytes) -> t.Optional[str]:
         """The line, or the piece of it, that matches."""
         for begin in range(0, max(len(line), 1), LINE):
-            piece = line[max(begin - OVERLAP, 0) : begin + LINE].rstrip(b"\r\n").decode("utf-8", errors="replace")
+            piece = line[max(begin - OVERLAP, 0) : begin + LINE].removesuffix(b"\n").removesuffix(b"\r").decode("utf-8", errors="replace")
             if self.expression.search(piece):
                 return piece
         return None
@@ -70,7 +70,7 @@ def compiled(text: str) -> Pattern:
     )
 
 
-MONOTONE = [
+MONOTONE = {
     "LITERAL",
     "NOT_LITERAL",
     "ANY",
@@ -84,7 +84,7 @@ MONOTONE = [
     "AT_END",
     "AT_BOUNDARY",
     "AT_NON_BOUNDARY",
-]
+}
 
 
 def _is_monotone(parsed: t.Any) -> bool:
@@ -151,6 +151,8 @@ class Finder:
 
         :param wanted: The numbers of the patterns to look for; all by default.
         """
+        if not data:
+            return []
         if self._blocks % SAMPLED == 0:
             self._sample(data)
         self._blocks += 1
@@ -181,7 +183,8 @@ class Finder:
                 look(begin, begin + len(line), lines)
                 begin += len(line)
         if len(everywhere) > len(lines):
-            text = data.decode("utf-8", errors="replace")
+            # As the lines have it: without their ends, of either kind.
+            text = data.decode("utf-8", errors="replace").replace("\r\n", "\n").removesuffix("\n").removesuffix("\r")
             for number in everywhere:
                 if number not in lines:
                     self._over_all(data, text, number, look)
@@ -191,7 +194,7 @@ class Finder:
         search = t.cast("t.Pattern[str]", self.patterns[number].of_blocks).search
         # The same line feed in the text and in the bytes, whose places differ by what is not ASCII.
         seen, begin = 0, 0
-        same = len(text) == len(data)
+        same = len(text) == len(data.removesuffix(b"\n"))
         match = search(text)
         while match is not None:
             line = text.rfind("\n", 0, match.start()) + 1
@@ -204,7 +207,7 @@ class Finder:
             look(begin, len(data) if end < 0 else end, [number])
             seen = line
             following = text.find("\n", line) + 1
-            match = search(text, following) if 0 < following < len(text) else None
+            match = search(text, following) if following else None
 
     def _sample(self, data: bytes) -> None:
         self._rare, self._common = {}, []
