@@ -12,9 +12,9 @@ The standard library alone, because the agent on the host uses it without Ansibl
 
 from __future__ import annotations
 
+import functools
 import re
 import typing as t
-from dataclasses import dataclass
 
 Values = t.Dict[str, str]
 
@@ -23,27 +23,36 @@ class Unreadable(Exception):
     """A program refuses the whole file. The text says why, as the rest of a sentence that begins with the program; never a value."""
 
 
+@functools.cache
+def _re(pattern: str) -> t.Pattern[str]:
+    """Compiled when it is first needed: every phase imports this, and few read what is not systemd's."""
+    return re.compile(pattern)
+
+
 def _line(text: str, position: int) -> int:
     return text.count("\n", 0, position) + 1
 
 
 # systemd: systemd.exec(5), EnvironmentFile=; the states of its reader are in src/basic/env-file.c.
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
-_BLANKS = re.compile(r"[ \t]*")
-_BLANK_LINES = re.compile(r"[ \t\r\n]*")
-_COMMENT = re.compile(r"[^\r\n]*")
+NAME = r"[A-Za-z_][A-Za-z0-9_]*"
+_BLANKS = r"[ \t]*"
+_BLANK_LINES = r"[ \t\r\n]*"
+_COMMENT = r"[^\r\n]*"
 # Before version 254, a backslash at the end of a comment drew the next line into it.
-_COMMENT_THAT_GOES_ON = re.compile(r"[^\\\r\n]*(?:\\.[^\\\r\n]*)*", re.DOTALL)
-_KEY = re.compile(r"[^=\r\n]*")
-_PLAIN = re.compile(r"[^\\\r\n]*(?:\\.[^\\\r\n]*)*", re.DOTALL)
-_IN_DOUBLE = re.compile(r'[^"\\]*(?:\\.[^"\\]*)*', re.DOTALL)
-_ESCAPED = re.compile(r"\\(.)", re.DOTALL)
-_SURROGATE = re.compile(r"[\ud800-\udfff]")
+_COMMENT_THAT_GOES_ON = r"(?s)[^\\\r\n]*(?:\\.[^\\\r\n]*)*"
+_KEY = r"[^=\r\n]*"
+_PLAIN = r"(?s)[^\\\r\n]*(?:\\.[^\\\r\n]*)*"
+_IN_DOUBLE = r'(?s)[^"\\]*(?:\\.[^"\\]*)*'
+_ESCAPED = r"(?s)\\(.)"
+_SURROGATE = r"[\ud800-\udfff]"
 
 
-@dataclass(frozen=True)
-class Assignment:
+def is_name(text: str) -> bool:
+    return _re(NAME).fullmatch(text) is not None
+
+
+class Assignment(t.NamedTuple):
     """One assignment, as systemd sees it.
 
     :param key: As it is written; not every key is the name of a variable.
@@ -60,7 +69,7 @@ class Assignment:
 
     @property
     def is_variable(self) -> bool:
-        return NAME.fullmatch(self.key) is not None
+        return is_name(self.key)
 
 
 def assignments(text: str, comments_go_on: bool = False) -> t.Iterator[Assignment]:
@@ -91,8 +100,8 @@ def assignments(text: str, comments_go_on: bool = False) -> t.Iterator[Assignmen
         yield Assignment(text[start:equals].rstrip(" \t"), value, start, min(position, size), equals)
 
 
-def _end(pattern: t.Pattern[str], text: str, position: int) -> int:
-    match = pattern.match(text, position)
+def _end(pattern: str, text: str, position: int) -> int:
+    match = _re(pattern).match(text, position)
     return position if match is None else match.end()
 
 
@@ -111,7 +120,7 @@ def _systemd_value(text: str, position: int) -> t.Tuple[str, int]:
             position = end + 1
         elif first == '"':
             end = _end(_IN_DOUBLE, text, position + 1)
-            parts.append(_ESCAPED.sub(_in_double, text[position + 1 : end]))
+            parts.append(_re(_ESCAPED).sub(_in_double, text[position + 1 : end]))
             # At the end of the file may be a backslash that nothing follows, or no quote.
             position = len(text) if text[end : end + 1] != '"' else end + 1
         else:
@@ -131,10 +140,10 @@ def _in_double(match: t.Match[str]) -> str:
 def _plain(raw: str, stripped: bool) -> str:
     """A value without quotes: blanks at its end go, unless the last of them was escaped."""
     last = 0
-    for match in _ESCAPED.finditer(raw):
+    for match in _re(_ESCAPED).finditer(raw):
         last = match.end()
     rest = raw[last:].rstrip(" \t") if stripped else raw[last:]
-    return _ESCAPED.sub(lambda match: "" if match[1] in "\r\n" else match[1], raw[:last]) + rest
+    return _re(_ESCAPED).sub(lambda match: "" if match[1] in "\r\n" else match[1], raw[:last]) + rest
 
 
 def systemd(text: str, comments_go_on: bool = False) -> Values:
@@ -143,7 +152,7 @@ def systemd(text: str, comments_go_on: bool = False) -> Values:
         raise Unreadable(f"refuses the file: there is a NUL byte in line {_line(text, text.index(chr(0)))}")
     found: Values = {}
     for one in assignments(text, comments_go_on):
-        if _SURROGATE.search(one.key) or _SURROGATE.search(one.value):
+        if _re(_SURROGATE).search(one.key) or _re(_SURROGATE).search(one.value):
             raise Unreadable(f"refuses the file: what begins in line {_line(text, one.start)} is not UTF-8")
         if one.is_variable:
             found[one.key] = one.value
@@ -159,15 +168,15 @@ def systemd_before_254(text: str) -> Values:
 
 _GO_SPACE = "\t\n\v\f\r \x85\xa0\u1680\u2000\u2001\u2002\u2003\u2004\u2005\u2006\u2007\u2008\u2009\u200a\u2028\u2029\u202f\u205f\u3000"
 _GO_BLANK = "\t\v\f\r \x85\xa0"
-_GO_SPACES = re.compile(f"[{_GO_SPACE}]*")
-_GO_BLANKS = re.compile(f"[{_GO_BLANK}]*")
-_GO_EXPORT = re.compile(r"export(?=[\t\n\f\r ])")
-_GO_ESCAPE = re.compile(r'\\(?:[abcfnrtv$"\\]|0[0-9]{0,3})')
+_GO_SPACES = f"[{_GO_SPACE}]*"
+_GO_BLANKS = f"[{_GO_BLANK}]*"
+_GO_EXPORT = r"export(?=[\t\n\f\r ])"
+_GO_ESCAPE = r'\\(?:[abcfnrtv$"\\]|0[0-9]{0,3})'
 _GO_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v", '"': '"', "\\": "\\", "$": "$$"}
-_GO_QUOTED = {quote: re.compile(rf"[^{quote}\\]*(?:\\.[^{quote}\\]*)*", re.DOTALL) for quote in "\"'"}
+_GO_QUOTED = {quote: rf"(?s)[^{quote}\\]*(?:\\.[^{quote}\\]*)*" for quote in "\"'"}
 # Go lets two more letters pass for s and k where case does not matter.
 _GO_NAME = "[_a-zA-Z\u017f\u212a][_a-zA-Z0-9\u017f\u212a]*"
-_GO_REFERENCE = re.compile(rf"\$(?:(?P<escaped>\$)|(?P<named>{_GO_NAME})|\{{(?:(?P<braced>{_GO_NAME}(?::?[-+?].*)?)\}}|(?P<invalid>)))")
+_GO_REFERENCE = rf"\$(?:(?P<escaped>\$)|(?P<named>{_GO_NAME})|\{{(?:(?P<braced>{_GO_NAME}(?::?[-+?].*)?)\}}|(?P<invalid>)))"
 _GO_OPERATORS = (":?", "?", ":-", "-", ":+", "+")
 
 
@@ -194,7 +203,7 @@ def compose(text: str) -> Values:
 
 def _compose_key(text: str, position: int) -> t.Tuple[str, int, bool]:
     """The key, where its value begins, and whether there is one. A name alone means the variable of whoever starts Compose."""
-    if _GO_EXPORT.match(text, position):
+    if _re(_GO_EXPORT).match(text, position):
         position = _end(_GO_BLANKS, text, position + len("export"))
     for index in range(position, len(text)):
         char = text[index]
@@ -222,9 +231,9 @@ def _compose_value(text: str, position: int, known: Values) -> t.Tuple[str, int]
     if text[end : end + 1] != quote:
         raise Unreadable(f"refuses the file: the quote in line {_line(text, position)} is never closed")
     value = text[position + 1 : end]
-    value = _ESCAPED.sub(lambda match: quote if match[1] == quote else match[0], value)
+    value = _re(_ESCAPED).sub(lambda match: quote if match[1] == quote else match[0], value)
     if quote == '"':
-        value = _compose_expand(_GO_ESCAPE.sub(_compose_unescape, value), known, text, position)
+        value = _compose_expand(_re(_GO_ESCAPE).sub(_compose_unescape, value), known, text, position)
     return value, end + 1
 
 
@@ -247,7 +256,7 @@ def _compose_expand(template: str, known: Values, text: str, position: int) -> s
 
 
 def _compose_substitute(template: str, known: Values) -> str:
-    return _GO_REFERENCE.sub(lambda match: _compose_reference(match[0], known), template)
+    return _re(_GO_REFERENCE).sub(lambda match: _compose_reference(match[0], known), template)
 
 
 def _compose_reference(reference: str, known: Values) -> str:
@@ -257,7 +266,7 @@ def _compose_reference(reference: str, known: Values) -> str:
     closing = _first_closing_brace(reference)
     if closing >= 0:
         reference, rest = reference[: closing + 1], reference[closing + 1 :]
-    match = _GO_REFERENCE.search(reference)
+    match = _re(_GO_REFERENCE).search(reference)
     if match is None or match["invalid"] is not None:
         raise ValueError("no reference")
     if match["escaped"]:
@@ -302,22 +311,22 @@ def _compose_operator(operator: str, value: t.Optional[str], word: str, known: V
 
 # python-dotenv: https://saurabh-kumar.com/python-dotenv/#file-format and its parser. It opens the file as text, which makes every end of a line "\n".
 
-_PY_BLANKS = re.compile(r"[^\S\n]*")
-_PY_SPACES = re.compile(r"\s*")
-_PY_EXPORT = re.compile(r"export[^\S\n]+")
-_PY_KEY = re.compile(r"'([^']+)'|((?!')[^=#\s]+)")
-_PY_CLOSING = {"'": re.compile(r"(?<!\\)'"), '"': re.compile(r'(?<!\\)"')}
-_PY_ESCAPE = {"'": re.compile(r"\\([\\'])"), '"': re.compile(r"\\([\\'\"abfnrtv])")}
+_PY_BLANKS = r"[^\S\n]*"
+_PY_SPACES = r"\s*"
+_PY_EXPORT = r"export[^\S\n]+"
+_PY_KEY = r"'([^']+)'|((?!')[^=#\s]+)"
+_PY_CLOSING = {quote: rf"(?<!\\){quote}" for quote in "\"'"}
+_PY_ESCAPE = {"'": r"\\([\\'])", '"': r"\\([\\'\"abfnrtv])"}
 _PY_LETTERS = {"a": "\a", "b": "\b", "f": "\f", "n": "\n", "r": "\r", "t": "\t", "v": "\v"}
-_PY_COMMENT = re.compile(r"(?<!\s)\s+#")
-_PY_END = re.compile(r"(?:[^\S\n]*#[^\n]*)?[^\S\n]*(?:\n|\Z)")
-_PY_REST = re.compile(r"[^\n]*\n?")
-_PY_AFTER_NAME = re.compile(r"[}:]")
+_PY_COMMENT = r"(?<!\s)\s+#"
+_PY_END = r"(?:[^\S\n]*#[^\n]*)?[^\S\n]*(?:\n|\Z)"
+_PY_REST = r"[^\n]*\n?"
+_PY_AFTER_NAME = r"[}:]"
 
 
 def python_dotenv(text: str) -> Values:
     """The variables that ``load_dotenv`` sets. Raises Unreadable: then it raises, too."""
-    strange = _SURROGATE.search(text)
+    strange = _re(_SURROGATE).search(text)
     if strange:
         raise Unreadable(f"refuses the file: line {_line(text, strange.start())} is not UTF-8")
     text = text.replace("\r\n", "\n").replace("\r", "\n")
@@ -338,7 +347,7 @@ def _python_statement(text: str, position: int) -> t.Tuple[t.Optional[str], t.Op
     position = _end(_PY_EXPORT, text, position)
     key, value = None, None
     if text[position : position + 1] != "#":
-        match = _PY_KEY.match(text, position)
+        match = _re(_PY_KEY).match(text, position)
         if match is None:
             return None, None, _end(_PY_REST, text, position)
         key, position = match[1] or match[2], match.end()
@@ -351,12 +360,12 @@ def _python_statement(text: str, position: int) -> t.Tuple[t.Optional[str], t.Op
             if closing < 0:
                 return None, None, _end(_PY_REST, text, position)
             raw = text[position + 1 : closing]
-            value, position = _PY_ESCAPE[quote].sub(lambda found: _PY_LETTERS.get(found[1], found[1]), raw), closing + 1
+            value, position = _re(_PY_ESCAPE[quote]).sub(lambda found: _PY_LETTERS.get(found[1], found[1]), raw), closing + 1
         else:
             newline = text.find("\n", position)
             end = len(text) if newline < 0 else newline
             raw = text[position:end]
-            comment = _PY_COMMENT.search(raw)
+            comment = _re(_PY_COMMENT).search(raw)
             value, position = (raw if comment is None else raw[: comment.start()]).rstrip(), end
     end = _end(_PY_END, text, position)
     if end == position and position < len(text):
@@ -366,7 +375,7 @@ def _python_statement(text: str, position: int) -> t.Tuple[t.Optional[str], t.Op
 
 def _python_closing(text: str, position: int, quote: str) -> int:
     """Where a quote ends: at the first one without a backslash before it, be that backslash escaped or not; if the file has none, at its last one."""
-    match = _PY_CLOSING[quote].search(text, position + 1)
+    match = _re(_PY_CLOSING[quote]).search(text, position + 1)
     return text.rfind(quote, position + 1) if match is None else match.start()
 
 
@@ -377,7 +386,7 @@ def _python_expand(value: str, known: t.Mapping[str, t.Optional[str]]) -> str:
     start = value.find("${")
     while start >= 0:
         if after_name < start + 2:
-            match = _PY_AFTER_NAME.search(value, start + 2)
+            match = _re(_PY_AFTER_NAME).search(value, start + 2)
             if match is None:
                 break
             after_name = match.start()
@@ -402,7 +411,7 @@ def _python_expand(value: str, known: t.Mapping[str, t.Optional[str]]) -> str:
 
 DIALECTS: t.Dict[str, t.Callable[[str], Values]] = {"systemd": systemd, "compose": compose, "python_dotenv": python_dotenv}
 TITLES = {"systemd": "systemd", "compose": "Docker Compose", "python_dotenv": "python-dotenv", "systemd_before_254": "systemd before 254"}
-_USUAL = re.compile(r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*")
+_USUAL = r"[A-Z_][A-Z0-9_]*|[a-z_][a-z0-9_]*"
 
 
 def disagreements(text: str, which: t.Collection[str] = tuple(DIALECTS)) -> t.List[str]:
@@ -434,7 +443,7 @@ def disagreements(text: str, which: t.Collection[str] = tuple(DIALECTS)) -> t.Li
 
 def shown(key: str) -> str:
     """A name from a file, as a person may see it: in a file with a mistake, a piece of a secret can stand where a name does."""
-    return key if _USUAL.fullmatch(key) else "a name that is not shown"
+    return key if _re(_USUAL).fullmatch(key) else "a name that is not shown"
 
 
 def _clause(names: t.Sequence[str], value: t.Optional[str], one: str) -> str:
@@ -453,7 +462,7 @@ def forms(text: str) -> t.Iterator[t.Tuple[str, str]]:
             continue
     for one in assignments(text):
         word = (one.key.split() or [""])[-1]
-        name = word if NAME.fullmatch(word) else "value"
+        name = word if is_name(word) else "value"
         raw = text[one.equals + 1 : one.end].strip()
         quoted = len(raw) >= 2 and raw[0] == raw[-1] and raw[0] in "\"'"
         yield name, one.value
@@ -462,7 +471,7 @@ def forms(text: str) -> t.Iterator[t.Tuple[str, str]]:
 
 # Whatever follows a line, it must not be drawn into its value.
 _FOLLOWING = "B=\"b\"\nC='c'\n"
-_UNQUOTED = re.compile(r"[A-Za-z0-9_./:@%+,=-]*")
+_UNQUOTED = r"[A-Za-z0-9_./:@%+,=-]*"
 
 
 def written(name: str, value: str) -> t.Tuple[str, t.List[str]]:
@@ -470,11 +479,11 @@ def written(name: str, value: str) -> t.Tuple[str, t.List[str]]:
 
     Of all forms it is the one that the most read alike, systemd always. Raises ValueError for what no variable can be.
     """
-    if "\0" in value or _SURROGATE.search(value):
+    if "\0" in value or _re(_SURROGATE).search(value):
         raise ValueError("no variable can have this value")
     escaped = re.sub(r'(["\\])', r"\\\1", value)
     candidates = [f"'{value}'", f'"{escaped}"', '"' + escaped.replace("$", "\\$") + '"']
-    if _UNQUOTED.fullmatch(value):
+    if _re(_UNQUOTED).fullmatch(value):
         candidates.insert(0, value)
     best: t.Tuple[str, t.List[str]] = ("", list(DIALECTS))
     for candidate in candidates:

@@ -16,7 +16,7 @@ import typing as t
 import uuid
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _command
-from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv.rules import NAME
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv.dialects import is_name
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
 Wanted = t.Dict[str, t.Dict[str, t.Any]]
@@ -34,32 +34,32 @@ KINDS: t.Dict[str, t.Dict[str, t.Tuple[int, int, int]]] = {
 def mistakes(generate: t.Any) -> t.List[str]:
     """What is wrong with what is to be generated, all of it."""
     if not isinstance(generate, dict):
-        return ["generate: allowed is a mapping of names to kinds."]
+        return ["allowed is a mapping of names to kinds."]
     said: t.List[str] = []
     made: t.Dict[str, int] = {}
     for key, wanted in generate.items():
         options = {"kind": wanted} if isinstance(wanted, str) else wanted
-        if not isinstance(key, str) or not NAME.fullmatch(key):
-            said.append(f"generate: {key} is no name of a variable; allowed: letters, digits and _, not beginning with a digit.")
+        if not isinstance(key, str) or not is_name(key):
+            said.append(f"{key} is no name of a variable; allowed: letters, digits and _, not beginning with a digit.")
         if not isinstance(options, dict) or not isinstance(options.get("kind"), str) or options["kind"] not in KINDS:
-            said.append(f"generate.{key}: allowed is a kind, or a mapping with kind: {', '.join(KINDS)}.")
+            said.append(f"{key}: allowed is a kind, or a mapping with kind: {', '.join(KINDS)}.")
             continue
         kind = options["kind"]
         numbers = KINDS[kind]
         allowed = ["kind", *numbers, *(["public"] if kind in PAIRS else [])]
         unknown = [str(one) for one in options if one not in allowed]
         if unknown:
-            said.append(f"generate.{key}: {', '.join(unknown)}: unknown; allowed with {kind}: {', '.join(allowed)}.")
+            said.append(f"{key}: {', '.join(unknown)}: unknown; allowed with {kind}: {', '.join(allowed)}.")
         for name, (default, least, most) in numbers.items():
             value = options.get(name, default)
             if not isinstance(value, int) or isinstance(value, bool) or not least <= value <= most:
-                said.append(f"generate.{key}.{name}: allowed is a whole number from {least} to {most}.")
+                said.append(f"{key}.{name}: allowed is a whole number from {least} to {most}.")
         public = options.get("public")
-        if kind in PAIRS and not (isinstance(public, str) and NAME.fullmatch(public)):
-            said.append(f"generate.{key}.public: allowed is the name of the variable that gets the public key.")
+        if kind in PAIRS and not (isinstance(public, str) and is_name(public)):
+            said.append(f"{key}.public: allowed is the name of the variable that gets the public key.")
         for name in [key, *([public] if isinstance(public, str) else [])]:
             made[str(name)] = made.get(str(name), 0) + 1
-    said += [f"generate: {name} is to be made twice; allowed: once." for name, times in made.items() if times > 1]
+    said += [f"{name} is to be made twice; allowed: once." for name, times in made.items() if times > 1]
     return said
 
 

@@ -39,7 +39,7 @@ def _rewritten(text: str, values: t.Mapping[str, str], unchanged: t.Collection[s
         done = one.end
         if name in values and name not in unchanged:
             parts.append(_line(name, values[name]) if last[name] == index else "")
-        elif name in values or not dialects.NAME.fullmatch(name) or not (one.is_variable or removed is None or name in removed):
+        elif name in values or not dialects.is_name(name) or not (one.is_variable or removed is None or name in removed):
             parts.append(text[one.start : one.end])
     rest = text[done:]
     added = "".join(_line(name, value) for name, value in values.items() if name not in unchanged and name not in last)

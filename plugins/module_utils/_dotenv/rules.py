@@ -13,10 +13,9 @@ from __future__ import annotations
 import math
 import re
 import typing as t
-import urllib.parse
 from collections import Counter
-from dataclasses import dataclass
 
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv.dialects import is_name
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 
@@ -24,7 +23,6 @@ Rule = t.Mapping[str, t.Any]
 Environment = t.Mapping[str, str]
 Connect = t.Callable[[str, int, float], str]
 
-NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 SEVERITIES = ("error", "warning")
 BESIDES = ("name", "when", "fix", "severity")
 URL_OPTIONS = ("schemes", "reachable", "timeout")
@@ -48,8 +46,7 @@ PORTS = {
 WITHOUT_HOST = ("file", "sqlite", "unix")
 
 
-@dataclass(frozen=True)
-class Kind:
+class Kind(t.NamedTuple):
     """One thing that a rule can say.
 
     :param allowed: What the rule's value has to be, in the user's words.
@@ -63,7 +60,7 @@ class Kind:
 
 
 def _is_name(value: object) -> bool:
-    return isinstance(value, str) and NAME.fullmatch(value) is not None
+    return isinstance(value, str) and is_name(value)
 
 
 def _names(value: object) -> bool:
@@ -205,6 +202,8 @@ def _url(
 
 def _split(text: str) -> t.Optional[t.Tuple[str, str, t.Optional[int]]]:
     """Scheme, host and port (that of the scheme, if none is written); None for what is no URL."""
+    import urllib.parse
+
     try:
         parts = urllib.parse.urlsplit(text)
         host, port = parts.hostname or "", parts.port
@@ -289,7 +288,7 @@ def names(rule_list: t.Iterable[Rule]) -> t.Set[str]:
 def mistakes(rule_list: t.Any) -> t.List[str]:
     """What is wrong with the rules themselves, all of it."""
     if not isinstance(rule_list, list):
-        return ["rules: allowed is a list of mappings."]
+        return ["allowed is a list of mappings."]
     said: t.List[str] = []
     for number, rule in enumerate(rule_list, 1):
         if not isinstance(rule, dict):
