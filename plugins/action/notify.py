@@ -16,8 +16,8 @@ ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {
     "urls": {"type": "list", "elements": "raw", "required": True, "no_log": True},
     "event": {"type": "str", "required": True, "choices": list(_notify.EVENTS)},
     "events": {"type": "list", "elements": "str", "choices": list(_notify.EVENTS), "default": list(_notify.EVENTS)},
-    "title": {"type": "str", "required": True},
-    "body": {"type": "str", "required": True},
+    "title": {"type": "str"},
+    "body": {"type": "str"},
     "timeout": {"type": "float", "default": 10},
 }
 
@@ -38,9 +38,8 @@ class ActionModule(ActionBase):
         result.update(changed=False, verdicts=[])
         try:
             told = [one for one in _notify.targets(options["urls"], options["events"]) if one.wants(options["event"])]
-            verdicts = _notify.send(
-                told, options["event"], options["title"], options["body"], timeout=options["timeout"], pretend=check_mode
-            )
+            title, body = (options[part] or self._rendered(f"notify_{part}", task_vars or {}) for part in ("title", "body"))
+            verdicts = _notify.send(told, options["event"], title, body, timeout=options["timeout"], pretend=check_mode)
         except Failure as failure:
             result["warnings"] = [f"No notification of {options['event']} was sent. {failure.message()}"]
             return result
@@ -52,7 +51,14 @@ class ActionModule(ActionBase):
         ]
         if check_mode and told:
             result["msg"] = (
-                f"Would be sent to {', '.join(one.to for one in verdicts if one.sent) or 'nobody'}:\n{options['title']}\n{options['body']}"
+                f"Would be sent to {', '.join(one.to for one in verdicts if one.sent) or 'nobody'}:\n{title}\n{body}"
             )
             result["_ansible_verbose_always"] = True
         return result
+
+    def _rendered(self, name: str, variables: t.Mapping[str, t.Any]) -> str:
+        """A variable's text. Rendered here and not with the task's arguments, because a mistake in a user's own template would fail the task."""
+        try:
+            return str(self._templar.template(variables[name]))
+        except Exception as error:
+            raise Failure(f"{name} cannot be evaluated: {str(error).splitlines()[0]}", fix=f"Correct {name}.") from None

@@ -40,13 +40,11 @@ options:
     choices: [start, success, failure, revert]
     default: [start, success, failure, revert]
   title:
-    description: The message's first line; a mail's subject.
+    description: The message's first line; a mail's subject. The variable C(notify_title) unless given.
     type: str
-    required: true
   body:
-    description: The message.
+    description: The message. The variable C(notify_body) unless given.
     type: str
-    required: true
   timeout:
     description: Seconds for all messages together. They are sent at the same time.
     type: float
@@ -105,8 +103,8 @@ def main() -> None:
             "urls": {"type": "list", "elements": "raw", "required": True, "no_log": True},
             "event": {"type": "str", "required": True, "choices": EVENTS},
             "events": {"type": "list", "elements": "str", "choices": EVENTS, "default": EVENTS},
-            "title": {"type": "str", "required": True},
-            "body": {"type": "str", "required": True},
+            "title": {"type": "str"},
+            "body": {"type": "str"},
             "timeout": {"type": "float", "default": 10},
         },
         supports_check_mode=True,

@@ -116,7 +116,7 @@ def test_a_run_tells_people_and_does_not_depend_on_it(tmp_path, webhook, mailbox
             and f"The notification of start did not reach {to}" not in output
         )
     # The message that cannot be put together: nothing was sent, and the run went on to the failure that is its own.
-    assert "'nothing_of_that_name' is undefined" in output and "...ignoring" in output and len(told(webhook, "500")) == 2
+    assert "notify_title cannot be evaluated: 'nothing_of_that_name' is undefined" in output and len(told(webhook, "500")) == 2
     assert "nothing went wrong on web2" not in output
     assert webhook.processes and "canary" not in "".join(webhook.processes)
 
