@@ -35,12 +35,13 @@ options:
           - V(disk) is free space and inodes; V(http) an answer over TCP or a Unix socket; V(path) a file, directory or link;
             V(port) whether something
             listens; V(dns) what a name resolves to; V(tls) a server's certificate; V(time) the host's clock; V(r2) a bucket in object storage;
+            V(env) whether the app's environment keeps its rules;
             V(process_count) how many processes there are; V(systemd) the state of a unit; V(version) which version answers;
             V(log) what is in a log and what is not; V(import) what is installed in a virtual environment, and that it can be imported;
             V(smoke) a list of HTTP exchanges, one after another; V(burst) many requests at a time.
         type: str
         required: true
-        choices: [burst, disk, dns, http, import, log, path, port, process_count, r2, smoke, systemd, time, tls, version]
+        choices: [burst, disk, dns, env, http, import, log, path, port, process_count, r2, smoke, systemd, time, tls, version]
       name:
         description: What the check is called in the results. By default its type and what it looks at.
         type: str
@@ -88,6 +89,7 @@ options:
         description:
           - Types V(http), V(version) and V(burst). The path, and the query if any, to ask for at O(checks[].unix_socket); V(/) if not given.
           - Types V(disk) and V(path). The absolute path that is looked at.
+          - Type V(env). The absolute path of the file of environment variables, read as systemd reads it.
         type: str
       headers:
         description:
@@ -275,10 +277,19 @@ options:
       environment_files:
         description:
           - Type V(r2). Files of environment variables on the host, from which bucket and keys are read.
+          - Type V(env). Files of environment variables that the app has besides O(checks[].path); a later one wins over an earlier one.
           - Type V(log). Files of environment variables on the host, whose values are not shown in the evidence.
           - Type V(import). Files of environment variables that O(checks[].user) imports with, as systemd reads them. Their values are not shown.
         type: list
         elements: str
+      rules:
+        description: Type V(env). What the environment has to be, as the module M(bulletproof.deploy.env_file) has it. No value is ever shown.
+        type: list
+        elements: dict
+      waivers:
+        description: Type V(env). Rules whose findings are let pass, as the module M(bulletproof.deploy.env_file) has it.
+        type: list
+        elements: dict
       variables:
         description:
           - Type V(r2). What these variables are called, where it is not C(R2_ENDPOINT), C(R2_BUCKET_NAME), C(R2_ACCOUNT_ID), C(R2_ACCESS_KEY_ID) and
