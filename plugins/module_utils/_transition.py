@@ -108,6 +108,11 @@ def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.
     return [verdict.as_dict() for verdict in verdicts]
 
 
+def verify_in_turn(layout: Layout, position: Position, steps: t.Sequence[t.Sequence[t.Dict[str, t.Any]]]) -> t.List[t.Dict[str, t.Any]]:
+    """Several lists of checks, each begun when the one before has passed."""
+    return [verdict for checks in steps if checks for verdict in verify(layout, position, checks)]
+
+
 def arm(layout: Layout, run: str, target: Position, rollback: bool) -> None:
     """Write down the way back and set the timer that walks it, before anything is changed."""
     _state.save(layout, _state.load(layout).arm(run, target, time.time(), rollback))

@@ -14,7 +14,8 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
-from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position
 
@@ -26,6 +27,9 @@ PROXY_DEADLINE = 2.0
 # Enough good answers in a row for each worker to have given some, so that one that fails from its third request on is found before it has users.
 ANSWERS_PER_WORKER = 3
 MOST_ANSWERS = 30
+
+# Check types that ask over HTTP, and go to the release's socket unless they say where.
+OVER_HTTP = ("http", "version", "smoke", "burst")
 
 
 def _ask(manifest: Manifest, **where: t.Any) -> Check:
@@ -68,6 +72,46 @@ def proxy_checks(manifest: Manifest) -> t.List[Check]:
         return []
     ask = _ask(manifest, url=manifest.health["url"], verify_tls=False)
     return [{**ask, "deadline": PROXY_DEADLINE, "name": f"{ask['type']} through the proxy"}]
+
+
+def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: t.Optional[t.Mapping[str, str]] = None) -> t.List[Check]:
+    """What the declaration wants looked at beside the health of the release.
+
+    :param when: ``before`` anybody is sent there, ``after`` that, or ``watch``.
+    :param cursors: Where logs ended before the switch, by the number of the check.
+    """
+    wanted = read_json(reserved(layout.release(manifest.release), "checks.json")) or []
+    socket = layout.socket(slot) if when == "before" else layout.live_socket
+    words = {
+        "{socket}": socket,
+        "{url}": manifest.health["url"][: -len(manifest.health["path"])] if manifest.health["url"] else "",
+        "{unit}": layout.service_unit(slot),
+        "{release}": layout.release(manifest.release),
+        "{logs}": layout.logs,
+    }
+    found = []
+    for number, one in enumerate(wanted):
+        if one.get("when", "before") == when:
+            check = t.cast(Check, _filled({name: value for name, value in one.items() if name != "when"}, words))
+            if check["type"] in OVER_HTTP and not {"url", "unix_socket"} & set(check):
+                check["unix_socket"] = socket
+                check.setdefault("headers", manifest.health["headers"])
+            if check["type"] == "log" and "cursor" not in check and cursors:
+                check["cursor"] = cursors.get(str(number))
+            found.append(check)
+    return found
+
+
+def _filled(value: t.Any, words: t.Mapping[str, str]) -> t.Any:
+    """The same with each word replaced, in all texts, however deep."""
+    if isinstance(value, dict):
+        return {name: _filled(one, words) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, words) for one in value]
+    if isinstance(value, str):
+        for word, text in words.items():
+            value = value.replace(word, text)
+    return value
 
 
 def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:

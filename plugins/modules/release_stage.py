@@ -115,6 +115,10 @@ options:
     description: How to ask the release for its health; kept in its manifest.
     type: dict
     required: true
+  checks:
+    description: What has to hold of it beside its health, as the variable C(app_checks) of the role C(app) has it. Kept with it, for root alone.
+    type: raw
+    default: "[]"
 """
 
 EXAMPLES = r"""

@@ -66,7 +66,12 @@ SPEC: t.Dict[str, t.Any] = {
     "gunicorn_conf": {"type": "str", "required": True},
     "environment": {"type": "raw", "default": {}, "no_log": True},
     "health": {"type": "dict", "required": True},
+    # As JSON text, see the action plugin.
+    "checks": {"type": "raw", "default": "[]", "no_log": True},
 }
+
+# Root's alone: they may hold secrets.
+SECRET = ("environment", "checks.json")
 
 # Runs in the release's own interpreter: imports the module and finds what gunicorn will look for in it.
 IMPORT = """
@@ -154,6 +159,7 @@ class Stage:
         os.makedirs(os.path.join(building, RESERVED), exist_ok=True)
         write_atomically(reserved(building, "gunicorn.conf.py"), options["gunicorn_conf"], 0o640, owner)
         write_atomically(reserved(building, "environment"), options["environment"] or "", 0o600)
+        write_atomically(reserved(building, "checks.json"), options["checks"], 0o600)
         replace_link(reserved(building, "venv"), os.path.relpath(environment.path, os.path.join(final, RESERVED)))
         with self._timed("compile"):
             compile_tree(environment.path, building, final)
@@ -301,7 +307,7 @@ def own(directory: str, owner: t.Tuple[int, int]) -> None:
             if os.path.islink(path):
                 continue
             mode = os.lstat(path).st_mode
-            if os.path.basename(here) == RESERVED and name == "environment":
+            if os.path.basename(here) == RESERVED and name in SECRET:
                 continue
             os.chown(path, *owner)
             os.chmod(path, 0o750 if mode & 0o100 else 0o640)

@@ -123,9 +123,13 @@ class Switch:
         _manifest.mark(layout, target.release, "live", run, "serves, on trial")
 
     def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest) -> None:
-        checks = _verify.slot_checks(layout, manifest, target.slot) if name == "verify" else _verify.proxy_checks(manifest)
+        ready, when = (
+            (_verify.slot_checks(layout, manifest, target.slot), "before") if name == "verify" else (_verify.proxy_checks(manifest), "after")
+        )
+        # What the app's own people want to see is asked of a release that is up.
+        steps = [ready, _verify.declared(layout, manifest, target.slot, when)]
         try:
-            self.verdicts += self._timed(name, _transition.verify, layout, target, checks)
+            self.verdicts += self._timed(name, _transition.verify_in_turn, layout, target, steps)
         except Failure as failure:
             if failure.facts.get("crashed") or not _verify.gave_no_answer(failure.facts.get("verdicts")):
                 raise

@@ -24,7 +24,12 @@ def watch(options: _runner.Options) -> t.Dict[str, t.Any]:
     if state.live is None or not state.armed_by(options["run"]):
         raise Failure(f"Nothing of run {options['run']} is on trial on this host: it has gone back.", fix=f"Read {layout.audit_log}.")
     began, logs = time.time(), _evidence.cursor(layout)
-    checks = _verify.watch_checks(layout, _manifest.need(layout, state.live.release), state.live.slot, options["window"])
+    manifest = _manifest.need(layout, state.live.release)
+    hold = {"hold": options["window"]}
+    checks = [
+        *_verify.watch_checks(layout, manifest, state.live.slot, options["window"]),
+        *({**hold, **check} for check in _verify.declared(layout, manifest, state.live.slot, "watch")),
+    ]
     try:
         verdicts = _transition.verify(layout, state.live, checks)
     except Failure as failure:

@@ -31,14 +31,14 @@ def write(layout, text):
 
 def test_a_version_stays_what_it_was(layout):
     assert (_environments.now(layout), _environments.keep(layout), _environments.kept(layout)) == ("", "", [])
-    write(layout, b"KEY=one\nBYTES=\xff\n")
+    write(layout, b"KEY=one\nACCENT=\xc3\xa9\n")
     first = _environments.keep(layout)
     assert first == _environments.now(layout) == _environments.keep(layout)
     write(layout, b"KEY=two\n")
     second = _environments.keep(layout)
     assert _environments.kept(layout) == [first, second]
     with open(layout.environment(first), "rb") as stream:
-        assert stream.read() == f"BULLETPROOF_ENVIRONMENT={first}\nKEY=one\nBYTES=".encode() + b"\xff\n"
+        assert stream.read() == f"BULLETPROOF_ENVIRONMENT={first}\nKEY=one\nACCENT=é\n".encode()
     assert oct(os.stat(layout.environment(first)).st_mode & 0o777) == "0o600"
     _environments.give(layout, "blue", first)
     _environments.give(layout, "green", second)
