@@ -112,16 +112,17 @@ def _allows(operator: str, wanted: str, installed: str) -> bool:
         return public <= bound
     if operator == ">=":
         return public >= bound
-    same = _released(found) == _released(limit)
     if operator == "<":
         # A pre-release of what is excluded is excluded as well, unless the limit is one itself.
-        return public < bound and not (_early(found) and not _early(limit) and same)
+        return public < bound and not (_early(found) and not _early(limit) and _is_of(found, limit))
     # And so is a post-release of what has to be exceeded.
-    return public > bound and not (found.post >= 0 and limit.post < 0 and same)
+    return public > bound and not (found.post >= 0 and limit.post < 0 and limit.dev < 0 and found.pre == limit.pre and _is_of(found, limit))
 
 
-def _released(version: Version) -> Key:
-    return version.key()[:2]
+def _is_of(found: Version, limit: Version) -> bool:
+    """Whether one is a pre- or a post-release of the other."""
+    same = found.key()[:2] == limit.key()[:2]
+    return same and (limit.post < 0 or (found.pre, found.post) == (limit.pre, limit.post))
 
 
 def _early(version: Version) -> bool:
