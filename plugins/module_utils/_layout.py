@@ -55,6 +55,11 @@ class Layout:
         return os.path.join(self.private, "state.json")
 
     @property
+    def cursors(self) -> str:
+        """Where logs ended before the switch, for the checks of a release on trial."""
+        return os.path.join(self.private, "cursors.json")
+
+    @property
     def lock(self) -> str:
         return os.path.join(self.private, "lock.json")
 

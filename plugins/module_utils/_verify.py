@@ -13,7 +13,8 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _logs, _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import log
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
@@ -80,26 +81,40 @@ def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: 
     :param when: ``before`` anybody is sent there, ``after`` that, or ``watch``.
     :param cursors: Where logs ended before the switch, by the number of the check.
     """
-    wanted = read_json(reserved(layout.release(manifest.release), "checks.json")) or []
-    socket = layout.socket(slot) if when == "before" else layout.live_socket
-    words = {
-        "{socket}": socket,
+    words = _words(layout, manifest, slot, when)
+    found = []
+    for number, one in enumerate(_wanted(layout, manifest)):
+        if one.get("when", "before") == when:
+            check = t.cast(Check, _filled({name: value for name, value in one.items() if name != "when"}, words))
+            if check["type"] in OVER_HTTP and not {"url", "unix_socket"} & set(check):
+                check["unix_socket"] = words["{socket}"]
+                check.setdefault("headers", manifest.health["headers"])
+            if check["type"] == "log" and str(number) in (cursors or {}):
+                check.update({"from": "cursor", "cursor": (cursors or {})[str(number)]})
+            found.append(check)
+    return found
+
+
+def cursors_of(layout: Layout, manifest: Manifest, slot: str) -> t.Dict[str, str]:
+    """Where the logs end that checks of the release will read, by the number of the check: what was said before is not the release's."""
+    every = [(number, one) for number, one in enumerate(_wanted(layout, manifest)) if one["type"] == "log" and "from" not in one]
+    words = _words(layout, manifest, slot, "before")
+    return {str(number): _logs.end(log.sources_of({**log.NOWHERE, **t.cast(Check, _filled(one, words))})).as_json() for number, one in every}
+
+
+def _wanted(layout: Layout, manifest: Manifest) -> t.List[Check]:
+    return t.cast("t.List[Check]", read_json(reserved(layout.release(manifest.release), "checks.json")) or [])
+
+
+def _words(layout: Layout, manifest: Manifest, slot: str, when: str) -> t.Dict[str, str]:
+    """What stands for what in the declaration's checks."""
+    return {
+        "{socket}": layout.socket(slot) if when == "before" else layout.live_socket,
         "{url}": manifest.health["url"][: -len(manifest.health["path"])] if manifest.health["url"] else "",
         "{unit}": layout.service_unit(slot),
         "{release}": layout.release(manifest.release),
         "{logs}": layout.logs,
     }
-    found = []
-    for number, one in enumerate(wanted):
-        if one.get("when", "before") == when:
-            check = t.cast(Check, _filled({name: value for name, value in one.items() if name != "when"}, words))
-            if check["type"] in OVER_HTTP and not {"url", "unix_socket"} & set(check):
-                check["unix_socket"] = socket
-                check.setdefault("headers", manifest.health["headers"])
-            if check["type"] == "log" and "cursor" not in check and cursors:
-                check["cursor"] = cursors.get(str(number))
-            found.append(check)
-    return found
 
 
 def _filled(value: t.Any, words: t.Mapping[str, str]) -> t.Any:

@@ -57,6 +57,10 @@ ASSIGNED = re.compile(
 )
 
 
+# What a declared check need not name.
+NOWHERE: Options = {"files": None, "unit": None, "container": None}
+
+
 def sources_of(options: Options) -> _logs.Sources:
     return _logs.Sources(tuple(options["files"] or ()), options["unit"] or "", options["container"] or "")
 

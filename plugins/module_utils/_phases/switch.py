@@ -22,6 +22,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _verify,
 )
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, as_failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._state import Position, State
@@ -101,7 +102,7 @@ class Switch:
         self.target = target
         was = f"slot {live.slot}: {live.release}" if live else "nothing"
         steps = [
-            ("safety net", None, f"back to {was}", partial(_transition.arm, layout, options["run"], target, options["back"])),
+            ("safety net", None, f"back to {was}", partial(self._arm, layout, options, target, wanted)),
             (layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
             ("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
             (layout.live_socket, live.slot if live else None, target.slot, partial(self._flip, layout, target, options["run"])),
@@ -110,6 +111,10 @@ class Switch:
         if environment and environment not in observed.environments:
             steps.insert(0, ("environment", live.environment if live else None, environment, partial(_environments.keep, layout)))
         return [Change(*step) for step in steps]
+
+    def _arm(self, layout: Layout, options: Options, target: Position, manifest: _manifest.Manifest) -> None:
+        write_json(layout.cursors, _verify.cursors_of(layout, manifest, target.slot), 0o600)
+        _transition.arm(layout, options["run"], target, options["back"])
 
     def _timed(self, name: str, step: t.Callable[..., t.Any], *arguments: t.Any) -> t.Any:
         began = time.monotonic()
@@ -127,7 +132,7 @@ class Switch:
             (_verify.slot_checks(layout, manifest, target.slot), "before") if name == "verify" else (_verify.proxy_checks(manifest), "after")
         )
         # What the app's own people want to see is asked of a release that is up.
-        steps = [ready, _verify.declared(layout, manifest, target.slot, when)]
+        steps = [ready, _verify.declared(layout, manifest, target.slot, when, read_json(layout.cursors))]
         try:
             self.verdicts += self._timed(name, _transition.verify_in_turn, layout, target, steps)
         except Failure as failure:

@@ -11,6 +11,7 @@ import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _evidence, _manifest, _phase, _runner, _state, _transition, _verify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
@@ -28,7 +29,7 @@ def watch(options: _runner.Options) -> t.Dict[str, t.Any]:
     hold = {"hold": options["window"]}
     checks = [
         *_verify.watch_checks(layout, manifest, state.live.slot, options["window"]),
-        *({**hold, **check} for check in _verify.declared(layout, manifest, state.live.slot, "watch")),
+        *({**hold, **check} for check in _verify.declared(layout, manifest, state.live.slot, "watch", read_json(layout.cursors))),
     ]
     try:
         verdicts = _transition.verify(layout, state.live, checks)

@@ -11,6 +11,7 @@ import os
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import run_checks
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
 
@@ -52,4 +53,21 @@ def test_words_are_filled_in_wherever_they_are(layout):
         "url": "http://127.0.0.1:8080",
         "steps": [{"url": "http://127.0.0.1:8080/login", "body": "{token} shop@blue.service"}, {"path": [f"{layout.release('1-a')}/x", 3]}],
     }
-    assert log == {"type": "log", "files": ["/var/log/shop/error.log"], "cursor": "here"}
+    assert log == {"type": "log", "files": ["/var/log/shop/error.log"], "from": "cursor", "cursor": "here"}
+
+
+def test_only_what_is_said_from_the_switch_on_counts(layout, tmp_path):
+    """Fails without the cursor: what the release before has said would be held against this one."""
+    said = tmp_path / "error.log"
+    said.write_text("NameError of yesterday\n")
+    declare(
+        layout,
+        {"type": "log", "files": [str(said)], "never": ["NameError"], "when": "watch"},
+        {"type": "log", "files": [str(said)], "never": ["NameError"], "when": "watch", "from": "start"},
+    )
+    cursors = _verify.cursors_of(layout, MANIFEST, "blue")
+    fresh, old = run_checks(_verify.declared(layout, MANIFEST, "blue", "watch", cursors))
+    assert (fresh.verdict, old.verdict) == ("pass", "fail")
+    said.write_text("NameError of yesterday\nNameError of today\n")
+    fresh, old = run_checks(_verify.declared(layout, MANIFEST, "blue", "watch", cursors))
+    assert (fresh.verdict, old.verdict) == ("fail", "fail")

@@ -59,8 +59,11 @@ def test_a_link_is_not_followed(layout, tmp_path):
 
 
 def test_a_process_tells_what_it_was_started_with():
-    with subprocess.Popen([sys.executable, "-c", "input()"], stdin=subprocess.PIPE, env={"BULLETPROOF_ENVIRONMENT": "abc"}) as started:
+    said = [sys.executable, "-c", "print(flush=True); input()"]
+    with subprocess.Popen(said, stdin=subprocess.PIPE, stdout=subprocess.PIPE, env={"BULLETPROOF_ENVIRONMENT": "abc"}) as started:
         try:
+            # Before its first word it may not be what it is to become (execve(2) sets the environment late).
+            assert started.stdout.readline() == b"\n"
             assert _environments.of_process(started.pid) == "abc"
         finally:
             started.communicate(b"\n")
