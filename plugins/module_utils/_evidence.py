@@ -11,7 +11,7 @@ import os
 import re
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _logs, _systemd
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
 
@@ -29,16 +29,13 @@ NOT_THE_APPS = re.compile(
 # An empty line, or what marks a place in the line above.
 NO_WORDS = re.compile(r"[\s^~]*")
 
-Cursor = t.Dict[str, int]
-
-
-def _logs(layout: Layout) -> t.List[str]:
-    return [os.path.join(layout.logs, "error.log")]
+Cursor = _logs.Cursor
+NOTHING = _logs.start(_logs.Sources())
 
 
 def cursor(layout: Layout) -> Cursor:
     """Where the logs end now, so that later only what is new is shown."""
-    return {path: os.path.getsize(path) for path in _logs(layout) if os.path.exists(path)}
+    return _logs.end(_logs.Sources(files=(os.path.join(layout.logs, "error.log"),)), strict=False)
 
 
 def secrets_of(layout: Layout, release: str) -> t.Dict[str, str]:
@@ -124,16 +121,7 @@ def condense(lines: t.Iterable[str], room: int = LINES) -> t.List[str]:
 
 def last_words(layout: Layout, slot: str, release: str, since: float, before: Cursor) -> t.List[str]:
     """What the application in a slot said since a moment: its error log from the cursor on, and its unit's journal."""
-    lines: t.List[str] = []
-    for path in _logs(layout):
-        try:
-            with open(path, "rb") as stream:
-                end = stream.seek(0, os.SEEK_END)
-                begin = before.get(path, 0)
-                stream.seek(max(begin if begin <= end else 0, end - READ))
-                lines += condense(stream.read().decode("utf-8", errors="replace").splitlines())
-        except OSError:
-            continue
+    lines = condense(_logs.tail(before, READ).splitlines())
     lines += condense(_systemd.journal(layout.service_unit(slot), since, RAW_LINES))
     secrets = secrets_of(layout, release)
     return [redact(line, secrets)[:LONGEST] for line in lines]

@@ -130,10 +130,13 @@ def start(sources: Sources) -> Cursor:
     return Cursor(sources)
 
 
-def end(sources: Sources) -> Cursor:
-    """Where the sources end now: only what is said from now on is read from there."""
+def end(sources: Sources, strict: bool = True) -> Cursor:
+    """Where the sources end now: only what is said from now on is read from there.
+
+    :param strict: A file that cannot be read is a Failure; otherwise it is left out.
+    """
     with contextlib.ExitStack() as stack:
-        cursor = Cursor(sources, files=tuple(_position(found, found.size) for found in _all_opened(stack, sources, ())))
+        cursor = Cursor(sources, files=tuple(_position(found, found.size) for found in _all_opened(stack, sources, (), strict)))
     if sources.unit:
         # The newest entry of anybody: what the unit says next comes after it, too.
         newest = _command.must(journal_command("", "", newest=True), "The journal cannot be read").stdout.splitlines()
@@ -244,7 +247,7 @@ class Reader:
 def tail(cursor: Cursor, most: int) -> str:
     """The last bytes of what is new in the files, for a person. What cannot be read is left out."""
     text = b""
-    with contextlib.ExitStack() as stack:
+    with contextlib.ExitStack() as stack, contextlib.suppress(OSError):
         parts, _lost = _unread(stack, cursor, strict=False)
         for part in reversed(parts):
             with contextlib.suppress(OSError, EOFError):
@@ -549,7 +552,8 @@ def seconds_in(line: bytes) -> t.Optional[float]:
 def _seconds(year: int, month: int, rest: t.Sequence[bytes], zone: t.Optional[bytes]) -> float:
     import datetime
 
-    moment = datetime.datetime(year, month, *map(int, rest))
+    day, hour, minute, second = map(int, rest)
+    moment = datetime.datetime(year, month, day, hour, minute, second)
     if zone is None:
         return moment.timestamp()
     shift = 0

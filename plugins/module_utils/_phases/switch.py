@@ -58,7 +58,7 @@ class Switch:
     def __init__(self, dry: bool) -> None:
         self.dry = dry
         self.began = time.time()
-        self.logs: _evidence.Cursor = {}
+        self.logs = _evidence.NOTHING
         self.target: t.Optional[Position] = None
         self.seconds: t.Dict[str, float] = {}
         self.verdicts: t.List[t.Dict[str, t.Any]] = []

@@ -56,3 +56,22 @@ def test_a_cause_that_is_told_a_hundred_times_is_in_the_last_lines():
 def test_every_different_cause_stays():
     log = [line for name in "ab" for line in (f"[{name}] ERROR", "Traceback (most recent call last):", f"{name}: broken")]
     assert _evidence.condense(log) == log
+
+
+def test_last_words_are_those_since_the_cursor_also_in_a_log_that_was_rotated(layout, monkeypatch):
+    """Fails when the cursor is a number of bytes alone: what was said just before the rotation is then in another file."""
+    monkeypatch.setattr(type(layout), "logs", property(lambda self: f"{self.root}/logs"))
+    monkeypatch.setattr(_evidence._systemd, "journal", lambda unit, since, lines: ["said to the journal"])
+    log = pathlib.Path(layout.logs) / "error.log"
+    log.parent.mkdir()
+    nothing = _evidence.cursor(layout)
+    log.write_text("long ago\n")
+    before = _evidence.cursor(layout)
+    with log.open("a") as stream:
+        stream.write("x\n" * _evidence.READ + "the cause\n")
+    log.rename(f"{log}.1")
+    log.write_text("Worker failed to boot.\n")
+    told = _evidence.last_words(layout, "blue", "1-a", 0, before)
+    assert told[-3:] == ["the cause", "Worker failed to boot.", "said to the journal"] and "long ago" not in told
+    assert _evidence.last_words(layout, "blue", "1-a", 0, nothing)[-3:] == told[-3:]
+    assert _evidence.last_words(layout, "blue", "1-a", 0, _evidence.NOTHING) == ["said to the journal"]
