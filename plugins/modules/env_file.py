@@ -208,7 +208,7 @@ from dataclasses import dataclass, field
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings, _mutex, _runner, _waivers
 from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
-from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects, generate, merge, rules
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared, dialects, generate, merge, rules
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import write_atomically
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
@@ -216,8 +216,6 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import 
 LOCKS = "/run/bulletproof-deploy"
 LOCK_WAIT = 60.0
 LARGEST = 16 * 1024 * 1024
-# execve(2), MAX_ARG_STRLEN: no program is started with a longer NAME=value and the NUL byte behind it.
-LONGEST = 128 * 1024
 # Ansible blanks every occurrence of a secret in all that a module returns. A shorter one would hit words and numbers.
 SHORTEST_BLANKED = 8
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
@@ -267,43 +265,10 @@ class Observed:
 
 def mistakes(options: Options, values: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     """What is wrong with the options themselves, all of it."""
-    for name, value in values.items():
-        if not dialects.is_name(name):
-            yield f"values: {name} is no name of a variable; allowed: letters, digits and _, not beginning with a digit."
-        elif isinstance(value, bool) or not isinstance(value, (str, int)):
-            yield f"values.{name}: allowed is text or a whole number; put it in quotes (YAML makes True of yes, and 1.1 of 1.10)."
-        elif isinstance(value, str) and unfit(value):
-            yield f"values.{name}: allowed is text without NUL bytes, in UTF-8."
-        elif isinstance(value, str) and length(name, value) > LONGEST:
-            yield f"values.{name}: it has {length(name, value)} bytes with its name; allowed: {LONGEST} (Linux starts no program with more)."
-    said = generate.mistakes(options["generate"])
-    yield from (f"generate: {one}" for one in said)
-    made = [] if said else generate.keys(generate.wanted(options["generate"]))
-    for name in made:
-        if name in values:
-            yield f"values.{name}: it is generated, too; allowed: one of both."
-    for name in options["remove"]:
-        if name in values or name in made:
-            yield f"remove: {name} is {'declared' if name in values else 'generated'}, too; allowed: one of both."
-    for name in options["rotate"]:
-        if name not in made:
-            yield f"rotate: {name} is not generated; allowed: {', '.join(made) or 'nothing, since nothing is generated'}."
-    yield from rules.mistakes(options["rules"])
-    yield from _waivers.mistakes(options["waivers"])
+    yield from (f"{option}: {said}" for option, said in declared.mistakes({**options, "values": values}))
     mode = options["mode"]
-    if not isinstance(mode, str) or not re.fullmatch(r"0?[46][04][0]", mode):
+    if not isinstance(mode, str) or not re.fullmatch(r"0?[46][04]0", mode):
         yield f"mode: found {mode}; allowed: octal in quotes, nothing for others, such as '0600' or '0640'."
-
-
-def unfit(value: str) -> bool:
-    try:
-        return "\0" in value or not isinstance(value.encode(), bytes)
-    except UnicodeEncodeError:
-        return True
-
-
-def length(name: str, value: str) -> int:
-    return len(f"{name}={value}".encode(errors="surrogateescape")) + 1
 
 
 def read_file(path: str) -> t.Optional[File]:
@@ -342,11 +307,11 @@ def read_file(path: str) -> t.Optional[File]:
     return File(text, (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)))
 
 
-def merged(options: Options, declared: t.Mapping[str, str], present: t.Mapping[str, str], made: t.Mapping[str, str]) -> t.Dict[str, str]:
+def merged(options: Options, values: t.Mapping[str, str], present: t.Mapping[str, str], made: t.Mapping[str, str]) -> t.Dict[str, str]:
     """Declared values win; generated ones are kept once they are there; what is only on the host stays, unless it is to go."""
     generated = generate.keys(generate.wanted(options["generate"]))
     staying = [name for name in present if options["merge"] == "keep" or name in generated]
-    return {**{name: present[name] for name in staying if name not in options["remove"]}, **declared, **made}
+    return {**{name: present[name] for name in staying if name not in options["remove"]}, **values, **made}
 
 
 class EnvFile:
@@ -380,9 +345,9 @@ class EnvFile:
         except dialects.Unreadable as error:
             raise Failure(f"{options['path']}: systemd {error}.", fix="Correct that line, or remove the file.") from None
         made = generate.values(generate.wanted(options["generate"]), present, options["rotate"])
-        declared = {name: str(value) for name, value in self.values.items()}
-        target = merged(options, declared, present, made)
-        self._blank(options, (*declared.values(), *present.values(), *made.values(), *self.overrides.values()))
+        values = {name: str(value) for name, value in self.values.items()}
+        target = merged(options, values, present, made)
+        self._blank(options, (*values.values(), *present.values(), *made.values(), *self.overrides.values()))
 
         new = merge.merged(text, target, options["remove"] if options["merge"] == "keep" else None)
         every = rules.checked(options["rules"])
@@ -450,13 +415,13 @@ def too_long(target: t.Mapping[str, str]) -> t.List[_findings.Finding]:
     return [
         _findings.Finding(
             dialects.shown(name),
-            f"{length(name, value)} bytes with its name",
-            f"at most {LONGEST}",
+            f"{declared.length(name, value)} bytes with its name",
+            f"at most {declared.LONGEST}",
             "Shorten it, or put it into a file: Linux starts no program with it.",
             "warning",
         )
         for name, value in target.items()
-        if length(name, value) > LONGEST
+        if declared.length(name, value) > declared.LONGEST
     ]
 
 

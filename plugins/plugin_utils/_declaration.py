@@ -18,8 +18,12 @@ import typing as t
 
 import yaml
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared as environment
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _notify
 
+PRESETS = tuple(
+    sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / "roles" / "environment" / "files" / "presets").glob("*.yml"))
+)
 SPEC = pathlib.Path(__file__).parents[2] / "roles" / "app" / "meta" / "argument_specs.yml"
 
 # Variables that begin with app_ and are not part of the declaration: what playbooks take on the command line, and what they register.
@@ -104,6 +108,7 @@ RULES: t.Mapping[str, Rule] = {
         "a dictionary of names (letters, digits and _, not beginning with a digit) to text or numbers",
         lambda value: all(re.fullmatch(r"[A-Za-z_]\w*", str(name)) and isinstance(one, (str, int, float)) for name, one in value.items()),
     ),
+    "app_env_presets": (f"a list of presets: {', '.join(PRESETS)}", lambda value: all(one in PRESETS for one in value)),
     "app_database_variable": _matches(r"[A-Za-z_]\w*", "the name of a variable"),
     "app_migrations_path": _matches(rf"(?:{_RELATIVE})?", "a path inside the release"),
     "app_allow_contracting": (
@@ -115,7 +120,16 @@ RULES: t.Mapping[str, Rule] = {
     "app_shared_files": _each(_RELATIVE, "paths inside the release"),
 }
 
-SECRET = frozenset({"app_environment", "app_notify", "app_source"})
+SECRET = frozenset({"app_env", "app_environment", "app_notify", "app_source"})
+
+# Variables about the environment, by what they are to the module env_file: what is wrong with them is said of their parts.
+ENVIRONMENT = {
+    "values": "app_env",
+    "remove": "app_env_remove",
+    "generate": "app_env_generate",
+    "rules": "app_env_rules",
+    "waivers": "app_waivers",
+}
 
 
 @functools.lru_cache(maxsize=1)
@@ -183,6 +197,10 @@ def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) ->
             allowed = RULES[name][0]
         if allowed is not None:
             mistakes.append(f"{name}: found {show(name, value)}; allowed: {allowed}.")
+    told = [name for name in ENVIRONMENT.values() if any(one.startswith(f"{name}:") for one in mistakes)]
+    if not told:
+        given = {option: declared.get(name, options[name]["default"]) for option, name in ENVIRONMENT.items()}
+        mistakes += [f"{ENVIRONMENT[option]}: {said}" for option, said in environment.mistakes(given)]
     if not mistakes:
         mistakes += _together(declared)
     return declared, mistakes
@@ -204,6 +222,8 @@ def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         yield f'app_database: found "none"; allowed with app_migrations {declared["app_migrations"]}: sqlite or postgresql.'
     if declared["app_rollback_schema"] == "downgrade" and declared["app_migrations"] == "sql":
         yield 'app_rollback_schema: found "downgrade"; allowed with app_migrations sql: refuse, allow, restore (SQL files have no way back).'
+    for name in sorted(set(declared["app_environment"]) & {*declared["app_env"], *declared["app_env_generate"]}):
+        yield f"app_environment: found {name}, which is in app_env or app_env_generate, too, and would win over it; allowed: one of them."
     both = set(declared["app_shared_directories"]) & set(declared["app_shared_files"])
     for path in sorted(both):
         yield f'app_shared_files: found "{path}", which is in app_shared_directories too; allowed: one of them.'
