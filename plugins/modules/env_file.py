@@ -196,26 +196,21 @@ disagreements:
 """
 
 import contextlib
-import errno
 import hashlib
 import json
 import os
 import re
-import stat
 import typing as t
-from dataclasses import dataclass, field
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings, _mutex, _runner, _waivers
-from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
-from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared, dialects, generate, merge, rules
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings, _mutex, _runner
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared, desired, dialects
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import write_atomically
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 LOCKS = "/run/bulletproof-deploy"
 LOCK_WAIT = 60.0
-LARGEST = 16 * 1024 * 1024
 # Ansible blanks every occurrence of a secret in all that a module returns. A shorter one would hit words and numbers.
 SHORTEST_BLANKED = 8
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
@@ -236,32 +231,6 @@ SPEC: t.Dict[str, t.Any] = {
     "mode": {"type": "raw", "default": "0600"},
 }
 
-Place = t.Tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class File:
-    """What is there. Its text never is in a message."""
-
-    text: str = field(repr=False)
-    place: Place
-
-
-@dataclass(frozen=True)
-class Observed:
-    """What is there, and what is to be there; None for no file.
-
-    :param generated: Names whose values were made just now.
-    """
-
-    file: t.Optional[File]
-    wanted: t.Optional[File]
-    present: t.Dict[str, str] = field(repr=False)
-    target: t.Dict[str, str] = field(repr=False)
-    generated: t.FrozenSet[str]
-    findings: t.List[_findings.Finding]
-    disagreements: t.List[str]
-
 
 def mistakes(options: Options, values: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     """What is wrong with the options themselves, all of it."""
@@ -269,49 +238,6 @@ def mistakes(options: Options, values: t.Mapping[str, t.Any]) -> t.Iterator[str]
     mode = options["mode"]
     if not isinstance(mode, str) or not re.fullmatch(r"0?[46][04]0", mode):
         yield f"mode: found {mode}; allowed: octal in quotes, nothing for others, such as '0600' or '0640'."
-
-
-def read_file(path: str) -> t.Optional[File]:
-    """The file, not followed if it is a link: the app can write to its directory, and root would read and hand out whatever it leads to."""
-    try:
-        handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
-    except FileNotFoundError:
-        directory = os.path.dirname(path)
-        if not os.path.isdir(directory):
-            raise Failure(f"The directory {directory} does not exist.", fix="Run provision.yml, or correct the path.") from None
-        return None
-    except OSError as error:
-        if error.errno != errno.ELOOP:
-            raise
-        raise Failure(
-            f"{path} is a symbolic link to {os.readlink(path)}; allowed: a file of its own.",
-            fix="Put the file itself there, or give the path that the link leads to.",
-        ) from None
-    with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(stream.fileno())
-        if not stat.S_ISREG(status.st_mode):
-            raise Failure(f"{path} is no file.", fix="Remove what is there, or correct the path.")
-        if status.st_nlink > 1:
-            raise Failure(f"{path} has {status.st_nlink} names (hard links); allowed: one.", fix="Copy it, and put the copy there.")
-        content = stream.read(LARGEST + 1)
-    if len(content) > LARGEST:
-        raise Failure(f"{path} has more than {LARGEST} bytes; allowed: that many.", fix="Look whether this is the right file.")
-    try:
-        text = content.decode()
-    except UnicodeDecodeError as error:
-        line = content.count(b"\n", 0, error.start) + 1
-        raise Failure(
-            f"{path} is not UTF-8 in line {line}; systemd gives a service nothing of such a file.",
-            fix="Correct that line, or remove the file.",
-        ) from None
-    return File(text, (status.st_uid, status.st_gid, stat.S_IMODE(status.st_mode)))
-
-
-def merged(options: Options, values: t.Mapping[str, str], present: t.Mapping[str, str], made: t.Mapping[str, str]) -> t.Dict[str, str]:
-    """Declared values win; generated ones are kept once they are there; what is only on the host stays, unless it is to go."""
-    generated = generate.keys(generate.wanted(options["generate"]))
-    staying = [name for name in present if options["merge"] == "keep" or name in generated]
-    return {**{name: present[name] for name in staying if name not in options["remove"]}, **values, **made}
 
 
 class EnvFile:
@@ -331,45 +257,18 @@ class EnvFile:
         plain = json.dumps(options, ensure_ascii=False, default=str)
         self.module.no_log_values = {value for value in values if len(value) >= SHORTEST_BLANKED and value not in plain}
 
-    def read(self, options: Options) -> Observed:
+    def read(self, options: Options) -> desired.Observed:
         said = list(mistakes(options, self.values))
         if said:
             raise Failure(
                 f"{options['path']}: its declaration has {len(said)} mistake{'' if len(said) == 1 else 's'}:\n"
                 + "\n".join(f"- {one}" for one in said)
             )
-        file = read_file(options["path"])
-        text = file.text if file else ""
-        try:
-            present = dialects.systemd(text)
-        except dialects.Unreadable as error:
-            raise Failure(f"{options['path']}: systemd {error}.", fix="Correct that line, or remove the file.") from None
-        made = generate.values(generate.wanted(options["generate"]), present, options["rotate"])
-        values = {name: str(value) for name, value in self.values.items()}
-        target = merged(options, values, present, made)
-        self._blank(options, (*values.values(), *present.values(), *made.values(), *self.overrides.values()))
+        observed = desired.observe(options, self.values, self.overrides)
+        self._blank(options, [*map(str, self.values.values()), *observed.secrets, *self.overrides.values()])
+        return observed
 
-        new = merge.merged(text, target, options["remove"] if options["merge"] == "keep" else None)
-        every = rules.checked(options["rules"])
-        findings = _waivers.apply(
-            rules.check(every, {**target, **self.overrides}), options["waivers"], _waivers.today(), rules.names(every)
-        )
-        return Observed(
-            file=file,
-            wanted=File(new, self._place(options, file)) if target or file else None,
-            present=present,
-            target=target,
-            generated=frozenset(made),
-            findings=findings + too_long(target),
-            disagreements=dialects.disagreements(new, options["dialects"]),
-        )
-
-    def _place(self, options: Options, file: t.Optional[File]) -> Place:
-        uid, gid = file.place[:2] if file else (os.geteuid(), os.getegid())
-        owner, group = options["owner"], options["group"]
-        return (uid_of(owner) if owner else uid, gid_of(group) if group else gid, int(options["mode"], 8))
-
-    def plan(self, options: Options, observed: Observed) -> t.List[Change]:
+    def plan(self, options: Options, observed: desired.Observed) -> t.List[Change]:
         self._warn(options, observed)
         errors = [one for one in observed.findings if one.severity == "error"]
         if errors:
@@ -387,17 +286,17 @@ class EnvFile:
         changes.append(Change(options["path"], before, f"{content[1]}, {places[1]}", lambda: self._write(options["path"], wanted)))
         return changes
 
-    def _warn(self, options: Options, observed: Observed) -> None:
+    def _warn(self, options: Options, observed: desired.Observed) -> None:
         for one in observed.findings:
             if one.severity != "error":
                 self.module.warn(f"{options['path']}: {one}")
         for sentence in observed.disagreements:
             self.module.warn(f"{options['path']}: {sentence}")
 
-    def _write(self, path: str, wanted: File) -> None:
+    def _write(self, path: str, wanted: desired.File) -> None:
         write_atomically(path, wanted.text, wanted.place[2], wanted.place[:2])
 
-    def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
+    def report(self, options: Options, observed: desired.Observed) -> t.Dict[str, t.Any]:
         unknown = self.module.check_mode and bool(observed.generated)
         return {
             "digest": "" if observed.wanted is None or unknown else digest(observed.wanted),
@@ -411,21 +310,7 @@ class EnvFile:
         }
 
 
-def too_long(target: t.Mapping[str, str]) -> t.List[_findings.Finding]:
-    return [
-        _findings.Finding(
-            dialects.shown(name),
-            f"{declared.length(name, value)} bytes with its name",
-            f"at most {declared.LONGEST}",
-            "Shorten it, or put it into a file: Linux starts no program with it.",
-            "warning",
-        )
-        for name, value in target.items()
-        if declared.length(name, value) > declared.LONGEST
-    ]
-
-
-def of_names(observed: Observed) -> t.Iterator[t.Tuple[str, t.Optional[str], t.Optional[str]]]:
+def of_names(observed: desired.Observed) -> t.Iterator[t.Tuple[str, t.Optional[str], t.Optional[str]]]:
     """Each variable that is added, changed or removed: its name, what it was, what it will be; never the value."""
     for name, value in observed.target.items():
         before = "one value" if name in observed.present else None
@@ -436,12 +321,12 @@ def of_names(observed: Observed) -> t.Iterator[t.Tuple[str, t.Optional[str], t.O
             yield dialects.shown(name), "one value", None
 
 
-def digest(file: File) -> str:
+def digest(file: desired.File) -> str:
     """The name of a version, the same that a switch gives to it."""
     return hashlib.sha256(file.text.encode()).hexdigest()[:16]
 
 
-def words(place: Place) -> str:
+def words(place: desired.Place) -> str:
     return f"owner {place[0]}, group {place[1]}, mode {place[2]:04o}"
 
 
