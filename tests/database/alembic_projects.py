@@ -33,6 +33,36 @@ with engine.connect() as connection:
     with context.begin_transaction():
         context.run_migrations()
 """
+# Dies at one of its statements and commits, and tells how many there are once something is changed.
+KILLED_ENV = """
+import os, signal
+from alembic import context
+from sqlalchemy import create_engine, event, pool
+from sqlalchemy.engine import Engine
+at, seen = int(os.environ.get("DIE_AT") or 0), 0
+def count():
+    global seen
+    seen += 1
+    if seen == at:
+        os.kill(os.getpid(), signal.SIGKILL)
+def on_statement(connection, cursor, statement, parameters, executed, many):
+    if seen or statement.lstrip().startswith(("CREATE", "INSERT", "ALTER")):
+        count()
+def on_commit(connection):
+    if seen:
+        count()
+event.listen(Engine, "before_cursor_execute", on_statement)
+event.listen(Engine, "after_cursor_execute", on_statement)
+event.listen(Engine, "commit", on_commit)
+engine = create_engine(os.environ["DATABASE_URL"], poolclass=pool.NullPool)
+with engine.connect() as connection:
+    context.configure(connection=connection, transaction_per_migration=bool(os.environ.get("EACH")))
+    with context.begin_transaction():
+        context.run_migrations()
+if seen:
+    with open("../shared/events", "w") as stream:
+        stream.write(str(seen))
+"""
 ASYNC_ENV = """
 import asyncio
 from alembic import context
@@ -107,15 +137,19 @@ class Project:
     def set_url(self, url: str) -> None:
         self.host.write(f"{self.root}/env", f'DATABASE_URL="{url}"\n', mode="0600")
 
-    def write(self, revisions: Revisions, env: str = ENV, ini: str | None = INI, **files: str) -> None:
-        """The release, with just these revisions."""
+    def write(self, revisions: Revisions, env: str = ENV, ini: str | None = INI, more: Revisions | None = None, **files: str) -> None:
+        """The release, with just these revisions.
+
+        :param more: Those of a second directory.
+        """
         content = {name.replace("__", "."): text for name, text in files.items()}
         content["migrations/env.py"] = env
         if ini is not None:
             content["alembic.ini"] = ini
-        for revision, (down, up, back) in revisions.items():
+        placed = [("versions", revisions), ("more", more or {})]
+        for directory, revision, (down, up, back) in [(directory, *one) for directory, some in placed for one in some.items()]:
             text = REVISION.format(revision=revision, down=down, up=up.replace("\n", "\n    "), back=back.replace("\n", "\n    "))
-            content[f"migrations/versions/{revision}.py"] = text
+            content[f"migrations/{directory}/{revision}.py"] = text
         archive = io.BytesIO()
         with tarfile.open(fileobj=archive, mode="w") as tar:
             for path, text in content.items():

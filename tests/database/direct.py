@@ -10,6 +10,7 @@ import io
 import json
 import tarfile
 import typing as t
+from pathlib import Path
 
 import ansible.module_utils
 from database.server import Module, Result
@@ -53,3 +54,10 @@ class Direct(Module):
         result = t.cast(Result, json.loads(lines[-1]))
         result["said"] = done.stdout + done.stderr
         return result
+
+    def killed(self, **request: object) -> Result:
+        """Rounds of a migration that is killed; see ``killed_migrations``."""
+        program = f"{PLACE}/killed_migrations.py"
+        self.host.write(program, Path(__file__).with_name("killed_migrations.py").read_text())
+        done = self.host.run(["env", f"PYTHONPATH={PLACE}", "python3", program], stdin=json.dumps(request), timeout=3600)
+        return t.cast(Result, json.loads(done.stdout))

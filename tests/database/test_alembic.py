@@ -7,13 +7,15 @@
 from __future__ import annotations
 
 import json
+import random
 import time
 import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from database.alembic_projects import ASYNC_ENV, FLASK_APP, FLASK_ENV, MODELS, Project
+from database.alembic_projects import ASYNC_ENV, ENV, FLASK_APP, FLASK_ENV, INI, KILLED_ENV, MODELS, Project
 from database.direct import Direct
+from database.killed_migrations import SLEEP, sql
 
 SHOP = {
     "a1": (
@@ -45,7 +47,7 @@ op.create_table('late', sa.Column('id', sa.Integer, primary_key=True))""",
         "op.drop_table('late')",
     )
 }
-WANTED = ["alembic", "sqlalchemy", "psycopg[binary]", "aiosqlite", "greenlet", "flask-migrate", "flask-sqlalchemy"]
+WANTED = ["alembic", "sqlalchemy", "psycopg[binary]", "aiosqlite", "asyncpg", "greenlet", "flask-migrate", "flask-sqlalchemy"]
 OLD = ["alembic==1.7.7", "sqlalchemy==1.4.54", "psycopg2-binary"]
 
 
@@ -142,6 +144,11 @@ def test_what_is_refused_before_anything_is_changed(sqlite):
     # Fails without the comparison of what env.py connects to with what was named.
     sqlite.write(SHOP, env=ENV_ELSEWHERE)
     sqlite.refused("works on /tmp/elsewhere.db, not on")
+    sqlite.write(
+        SHOP, env=ENV.replace("    context.configure", "    connection.exec_driver_sql('PRAGMA foreign_keys = ON')\n    context.configure")
+    )
+    sqlite.host.run(["rm", sqlite.path])
+    sqlite.refused("the database does not have them: env.py does not commit", "is at no revision")
     sqlite.host.run(["chown", "-R", "root:", f"{sqlite.root}/shared"])
     sqlite.refused(f"{sqlite.root}/shared cannot be written by the account app")
 
@@ -167,7 +174,10 @@ def test_a_schema_without_a_revision(project):
 
 
 def test_a_migration_that_fails_midway(project):
-    """SQLite keeps what was committed before; PostgreSQL takes all of the run back."""
+    """SQLite keeps the revisions before; PostgreSQL takes all of the run back. Of the failing one nothing is left.
+
+    Fails on SQLite without the transaction that is begun before a change of the schema: its table is there.
+    """
     project.write(SHOP)
     project.must()
     project.write({**SHOP, **MIDWAY})
@@ -176,8 +186,74 @@ def test_a_migration_that_fails_midway(project):
     )
     inside = ["a3"] if project.server is None else []
     assert (wrong["before"], wrong["after"], ids(wrong["applied"]), wrong["failing"]) == (["a2"], inside or ["a2"], inside, "a4")
-    assert ("late" in project.tables()) == bool(inside)
-    assert ("may have kept a part" in wrong["msg"]) == (project.server is None)
+    assert ("late" in project.tables()) == bool(inside) and "half" not in project.tables()
+    assert "has kept" not in wrong["msg"]
+
+
+def test_what_cannot_be_in_a_transaction_is_not(sqlite):
+    """Fails when the transaction that was begun stays open: foreign keys stay enforced and the orders go with the old ``item``, or the other
+    connection waits for it in vain."""
+    orders = "CREATE TABLE orders (id integer PRIMARY KEY, item integer REFERENCES item (id) ON DELETE CASCADE)"
+    first = {"a1": (None, f"{SHOP['a1'][1]}\nop.execute({orders!r})", "pass")}
+    sqlite.write(first, env=FOREIGN_KEYS_ENV)
+    sqlite.must()
+    sqlite.sql("INSERT INTO item VALUES (1, 'tea'); INSERT INTO orders VALUES (1, 1);")
+    copies = """op.create_table('told', sa.Column('id', sa.Integer))
+with sa.create_engine(op.get_bind().engine.url).begin() as other:
+    other.execute(sa.text('INSERT INTO told VALUES (1)'))
+op.create_table('before', sa.Column('id', sa.Integer))
+op.execute('PRAGMA foreign_keys = OFF')
+with op.batch_alter_table('item', recreate='always') as batch:
+    batch.add_column(sa.Column('price', sa.Integer))"""
+    fails = """op.create_table('stays', sa.Column('id', sa.Integer))
+op.execute('PRAGMA foreign_keys = ON')
+op.create_table('goes', sa.Column('id', sa.Integer))
+op.execute('INSERT INTO nowhere VALUES (1)')"""
+    sqlite.write({**first, "a2": ("a1", copies, "pass"), "a3": ("a2", fails, "pass")}, env=FOREIGN_KEYS_ENV)
+    wrong = sqlite.refused("Failed at a3", "has kept a part of the failing one", "Restore the backup", contracting="allow")
+    assert wrong["after"] == ["a2"]
+    assert sqlite.sql("SELECT count(*) FROM orders; SELECT count(*) FROM told; SELECT price IS NULL FROM item;").split() == ["1", "1", "1"]
+    assert "stays" in sqlite.tables() and "goes" not in sqlite.tables()
+
+
+def test_killed_at_any_point_the_next_run_needs_no_help(request, project):
+    """Fails on SQLite without the transaction that is begun before a change of the schema: a table is there and its revision is not."""
+    matrix = request.config.getoption("matrix")
+    rounds = 120 if matrix else 2 if project.server is None else 1
+    steps = {
+        f"r{number}": (
+            f"r{number - 1}" if number > 1 else None,
+            "\n".join(
+                [
+                    *(f"op.execute({one!r})" for one in sql(number)),
+                    f"import os\nif {number} == 6 and os.environ.get('SLOW'): op.execute({SLEEP!r})",
+                ]
+            ),
+            "pass",
+        )
+        for number in range(1, 7)
+    }
+    project.write(steps, env=KILLED_ENV)
+    shared = f"{project.root}/shared"
+    given = {
+        "module": "alembic_migrate",
+        "options": project.options(contracting="allow", writable=[shared]),
+        "path" if project.server is None else "url": project.path if project.server is None else project.url,
+        "newest": 6,
+        "revision": ["alembic_version", "version_num"],
+        "place": shared,
+        "ways": ["statement", "time", "line"],
+        "environment": f"{project.root}/env",
+        "variable": f'DATABASE_URL="{project.url}"',
+        "rounds": rounds,
+    }
+    done = project.module.killed(**given, seed=random.randrange(10**6))
+    print(done)
+    assert done["events"] > 30 and done["lines"] > 300
+    assert not matrix or (sum(done["cut"].values()) >= 100 and {1, 2, 3, 4, 5} & set(done["stopped"]))
+    if matrix and project.server is not None and project.server.version >= 14:
+        # Fails without client_connection_check_interval: the server sleeps on, and keeps its locks.
+        assert project.module.killed(**given, seed=1, slow=True)["seconds"] < 30
 
 
 def test_a_lock_that_somebody_holds(postgres, module):
@@ -258,10 +334,28 @@ def test_flask_migrate(sqlite):
     assert sqlite.must(entrypoint="shop:create_app('test')")["after"] == ["a2"]
 
 
-def test_an_asynchronous_engine(sqlite):
-    sqlite.set_url(sqlite.url.replace("sqlite:", "sqlite+aiosqlite:"))
-    sqlite.write(SHOP, env=ASYNC_ENV)
-    assert sqlite.must()["after"] == ["a2"]
+def test_an_asynchronous_engine_and_several_version_locations(project):
+    """And limits that it keeps too: Fails without the setting of statement_timeout, and without its own words for that."""
+    driver = {"sqlite:": "sqlite+aiosqlite:"} if project.server is None else {"postgresql:": "postgresql+asyncpg:"}
+    for old, new in driver.items():
+        project.set_url(project.url.replace(old, new))
+    project.write(SHOP, env=ASYNC_ENV, ini=TWO_LOCATIONS, more=ADDS)
+    assert ids(project.must("--check")["pending"]) == ["a1", "a2", "a3"]
+    assert project.must()["after"] == ["a3"]
+    if project.server is None:
+        return
+    slow = {"a4": ("a3", "op.create_table('half', sa.Column('id', sa.Integer))\nop.execute('SELECT pg_sleep(60)')", "pass")}
+    project.write({**SHOP, **ADDS, **slow}, env=ASYNC_ENV)
+    told = [
+        "Failed at a4",
+        "migrations/versions/a4.py line",
+        "statement_timeout (0.3 s)",
+        "Split the migration",
+        "database_statement_timeout",
+    ]
+    wrong = project.refused(*told, contracting="allow", statement_timeout=0.3)
+    assert (wrong["kind"], wrong["after"], "attempts" in wrong["msg"]) == ("statement_timeout", ["a3"], False)
+    assert "half" not in project.tables()
 
 
 def test_stamp_and_what_squawk_finds(postgres, module, host):
@@ -279,6 +373,16 @@ def test_stamp_and_what_squawk_finds(postgres, module, host):
         host.run(["rm", "/usr/local/bin/squawk"])
 
 
+# Two directories, of which the second has the later revision.
+TWO_LOCATIONS = f"{INI}version_locations = migrations/versions migrations/more\nversion_path_separator = space\n"
+FOREIGN_KEYS_ENV = ENV.replace(
+    "with engine",
+    """from sqlalchemy import event
+@event.listens_for(engine, "connect")
+def enforce(connection, record):
+    connection.execute("PRAGMA foreign_keys = ON")
+with engine""",
+)
 HELD = "SELECT count(*) FROM pg_locks WHERE relation = 'item'::regclass AND granted AND mode = 'AccessExclusiveLock'"
 WAITING = "SELECT count(*) FROM pg_locks WHERE NOT granted AND locktype = 'relation'"
 ENV_ELSEWHERE = """

@@ -442,17 +442,25 @@ with backups.alone(directory, 60):
     for name in backups.unfinished(directory, database.name):
         backups.discard(os.path.join(directory, name))
     print("begun", flush=True)
+    seen = 0
+    def count(event, _arguments):
+        global seen
+        if event.startswith(("open", "os.", "shutil.", "subprocess.")):
+            seen += 1
+            if seen == given["event"]: os.kill(os.getpid(), signal.SIGKILL)
+    sys.addaudithook(count)
     exec(given["action"])
+    print(seen)
 """
 )
 
 KILLED = """
 chance = random.Random(given["seed"])
 
-def run(limit):
-    '''How long it took; None when it was killed.'''
+def run(limit, event=0):
+    '''How long it took and how many events it had; None when it was killed: after so many seconds, or at an event (an open, rename, unlink, …).'''
     process = subprocess.Popen([sys.executable, "-c", given["child"]], stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True)
-    process.stdin.write(json.dumps(given))
+    process.stdin.write(json.dumps({**given, "event": event}))
     process.stdin.close()
     process.stdout.readline()
     began = time.monotonic()
@@ -463,11 +471,12 @@ def run(limit):
         process.wait()
         return None
     finally:
-        said = process.stderr.read() if process.poll() else ""
+        said, told = process.stderr.read() if process.poll() else "", process.stdout.read() if process.poll() == 0 else ""
         process.stdout.close()
         process.stderr.close()
+    if event and status == -signal.SIGKILL: return None
     assert status == 0, said
-    return time.monotonic() - began
+    return time.monotonic() - began, int(told)
 
 def sound():
     '''Every backup that counts as one, and there has to be one.'''
@@ -485,9 +494,8 @@ given["backup"] = made.name
 
 @pytest.mark.parametrize("form", ["custom", "directory"])
 def test_a_backup_that_is_killed_is_none(library, shop, request, form):
-    """SIGKILL at random points of backup and rotation: what counts as a backup always is one, there always is one, and the next run clears up.
-
-    Fails when the record is written before the data, when the older ones go first, and when what is unfinished counts.
+    """SIGKILL at every event of backup and rotation, and at random moments: what counts as a backup always is one, there always is one, and the next
+    run clears up.
     """
     action = f"""
 made = postgres_backup.make(database, directory, postgres_backup.Dump(format={form!r}))
@@ -495,17 +503,21 @@ for one in backups.superfluous(backups.backups_of(directory, database.name), bac
     backups.remove(directory, one)
 """
     script = """
-took = run(60)
+took, events = run(60)
 killed = 0
+each = list(range(1, events + 1))
+for number in each if given["times"] >= 50 else chance.sample(each, 2):
+    killed += run(60, number) is None
+    sound()
 for number in range(given["times"]):
     killed += run(chance.uniform(0, took * 1.1)) is None
     sound()
 run(60)
-answer(killed=killed, left=sorted(os.listdir(directory)), names=[one.name for one in sound()])
+answer(killed=killed, events=events, left=sorted(os.listdir(directory)), names=[one.name for one in sound()])
 """
-    times = 50 if request.config.option.matrix else 4
+    times = 50 if request.config.option.matrix else 2
     told = library(KILLED + script, child=CHILD, action=action, seed=random.randrange(10**6), times=times, timeout=900, **shop)
-    assert told["killed"] or times < 50
+    assert told["events"] > 10 and told["killed"] >= (told["events"] if times >= 50 else 1)
     assert len(told["names"]) == 1
     assert told["left"] == sorted(["backups.mutex", told["names"][0], f"{told['names'][0]}.json"])
 
@@ -545,7 +557,7 @@ def age():
         if one.name != given["backup"]: backups.remove(directory, one)
 
 age()
-took = run(120)
+took, _events = run(120)
 seen = []
 for number in range(given["times"]):
     if state() == "new": age()

@@ -6,10 +6,13 @@
 
 from __future__ import annotations
 
+import random
 import subprocess
 import threading
 
 import pytest
+from database.direct import Direct
+from database.killed_migrations import SLEEP, sql
 
 FILES = "/srv/sql/files"
 OWNER = "www-data"
@@ -170,6 +173,12 @@ def test_a_lock_that_is_held_is_given_up_and_who_migrates_is_named(host, module,
         )
     finally:
         other.communicate("")
+    # Fails without statement_timeout, and without words of its own for it.
+    files({**FIRST, "003_slow.sql": "CREATE TABLE half (x int);\nSELECT pg_sleep(60);"})
+    told = ["003_slow.sql failed at line 2", "statement_timeout: 0.2 s", "Nothing of it is in", "Split the file"]
+    module.refused("sql_migrate", *told, url=postgres, path=FILES, statement_timeout=0.2)
+    assert server.sql("SELECT to_regclass('half') IS NULL", "migrated") == "t"
+    files({**FIRST, "003_alter.sql": "ALTER TABLE users ADD COLUMN age int;"})
     assert module.must("sql_migrate", url=postgres, path=FILES)["after"] == 3
 
 
@@ -227,3 +236,34 @@ def test_files_that_root_has_left_are_named(host, module, files, sqlite):
     module.refused(
         "sql_migrate", f"{SQLITE} belongs to root and its directory to {OWNER}", f"chown {OWNER}: {SQLITE}*", url=sqlite, path=FILES
     )
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+def test_killed_at_any_point_the_next_run_needs_no_help(request, host, server, files, kind):
+    """Fails when the ledger's line is not in the file's transaction, and when a file is none."""
+    matrix = request.config.getoption("matrix")
+    rounds = 130 if matrix else 2
+    scripts = {f"{number:03}_step.sql": ";\n".join(sql(number)) + ";\n" for number in range(1, 7)}
+    files(scripts)
+    url = request.getfixturevalue("postgres" if kind == "postgresql" else "sqlite")
+    given = {
+        "module": "sql_migrate",
+        "options": {"url": url, "path": FILES},
+        **({"url": url} if kind == "postgresql" else {"path": SQLITE}),
+        "newest": 6,
+        "revision": [LEDGER, "number"],
+        "place": "/srv/sql",
+        "ways": ["time", "line"],
+        "rounds": rounds,
+    }
+    direct = Direct(host)
+    done = direct.killed(**given, seed=random.randrange(10**6))
+    print(done)
+    assert done["lines"] > 100
+    assert not matrix or (sum(done["cut"].values()) >= 100 and {1, 2, 3, 4, 5} & set(done["stopped"]))
+    if matrix and kind == "postgresql" and server.version >= 14:
+        # Fails without client_connection_check_interval: the server sleeps on, and its session keeps the migration's lock.
+        last = f"{FILES}/006_step.sql"
+        host.write("/srv/sql/006_step.sql", scripts["006_step.sql"])
+        host.write(last, f"{scripts['006_step.sql']}{SLEEP};\n")
+        assert direct.killed(**given, seed=1, slow=True, ready=["/srv/sql/006_step.sql", last])["seconds"] < 30

@@ -281,10 +281,23 @@ def explain(error: t.Mapping[str, t.Any], app: App) -> Failure:
         return Failure(f"The migration's process ended with status {error['status']} and gave no answer:\n  {detail}", kind=kind)
     if error.get("read_only"):
         return Failure(f"{shown} cannot be written to{where}:\n  {detail}", fix=_fix_read_only(app), kind="read_only")
+    if error.get("canceled"):
+        return canceled(app, f"The migrations failed{where}:\n  {detail}")
     # What a failing library says may be long; its end usually holds the reason.
     last = "\n  ".join(detail.splitlines()[-LINES:])
     make: t.Type[Failure] = LockTimeout if error.get("lock") else Failure
     return make(f"The migrations failed{where}:\n  {last}", fix="Correct the migration, or what it met in the database.", kind=kind)
+
+
+def canceled(app: App, what: str) -> Failure:
+    """A statement that the server gave up, which is the limit that was asked for unless somebody or something else had one."""
+    limit = f"statement_timeout ({app.statement_timeout:g} s)" if app.statement_timeout else "the server's own statement_timeout"
+    return Failure(
+        f"{what}\nOne statement may take as long as {limit} says.",
+        fix="Split the migration, so that no statement holds up the app for long: fill rows in batches, build indexes concurrently. Or set a higher"
+        " statement_timeout (in a deploy: database_statement_timeout; 0 is no limit of ours).",
+        kind="statement_timeout",
+    )
 
 
 def _fix_read_only(app: App) -> str:
@@ -552,13 +565,25 @@ def _carry_out(app: App, mode: str, revision: str, before: t.Sequence[str], step
         seconds.update({one["done"]: one["seconds"] for one in told if "done" in one})
         failure = explain(answer["error"], app) if "error" in answer else None
         seen, now = _look_again(app, mode, steps, failure)
+        if failure is None and mode != "stamp" and len(now) < len(steps):
+            failure = _not_committed(app)
         if failure is None:
             return Outcome(tuple(before), seen.database, [{**brief(step), "seconds": seconds.get(step["revision"], 0.0)} for step in steps])
-        if not isinstance(failure, LockTimeout) or attempts > app.retries:
-            raise _failed(app, mode, failure, str(answer["error"].get("revision", "")), before, seen, steps, now, attempts) from None
+        failing = str(answer.get("error", {}).get("revision", ""))
+        kept = failing not in now and any(one.get("kept") == failing for one in told)
+        if not isinstance(failure, LockTimeout) or attempts > app.retries or kept:
+            raise _failed(app, mode, failure, failing, kept, before, seen, steps, now, attempts) from None
         left = [step for step in steps if step["revision"] not in now]
         at = sorted(seen.database)
         time.sleep(min(2.0**attempts, 10.0) / 2)
+
+
+def _not_committed(app: App) -> Failure:
+    return Failure(
+        f"The migrations of {app.project} ran without an error, and the database does not have them: env.py does not commit.",
+        fix="What env.py executes before context.configure() begins a transaction that is then its own to commit: commit it there, or execute it afterwards.",
+        kind="not_committed",
+    )
 
 
 def brief(step: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
@@ -588,6 +613,7 @@ def _failed(
     mode: str,
     failure: Failure,
     revision: str,
+    kept: bool,
     before: t.Sequence[str],
     seen: Inspection,
     steps: t.Sequence[t.Mapping[str, t.Any]],
@@ -603,13 +629,15 @@ def _failed(
         f"{app.database.shown} was at {told_revisions(before)} and is at {told_revisions(seen.database)}, read again after the failure.",
         f"Of this run's {len(steps)} revisions {into}: {told_revisions(inside) if inside else 'none'}.",
     ]
-    if isinstance(app.database, url.Sqlite) and failing:
-        lines.append("SQLite may have kept a part of the failing one: what it had created or altered may be there, without its revision.")
+    if kept:
+        lines.append(
+            "SQLite has kept a part of the failing one, which left its transaction: what it had changed by then is there, without its revision."
+        )
     fix = failure.fix
     if isinstance(failure, LockTimeout):
         lines += holders(app)
         fix = "Let whoever holds the lock end first, or raise lock_timeout and retries."
-    elif isinstance(app.database, url.Sqlite) and failing:
+    elif kept:
         fix += " Restore the backup from before it, or mend by hand what is half there."
     return Failure(
         "\n".join(lines),

@@ -30,6 +30,22 @@ Request = t.Dict[str, t.Any]
 # What a statement in op.execute needs to be for the schema to stay what the other operations say.
 NO_DDL = re.compile(r"\s*(INSERT|UPDATE|DELETE|SELECT|COMMENT|SET|ANALYZE|VACUUM|GRANT|PRAGMA)\b", re.IGNORECASE)
 LOCK_STATES = ("55P03", "40P01")
+CANCELED = "57014"
+# What SQLite statements are, by their first word. These change nothing.
+READS = ("SELECT", "PRAGMA", "EXPLAIN", "VALUES")
+# Before these Python's sqlite3 begins a transaction itself.
+ROWS = ("INSERT", "UPDATE", "DELETE", "REPLACE")
+# These make or end a transaction, or cannot be in one: SQLite refuses them there, or does nothing and does not say so.
+TRANSACTION = ("BEGIN", "COMMIT", "END", "ROLLBACK", "SAVEPOINT", "RELEASE")
+OUTSIDE = re.compile(
+    r"BEGIN|ATTACH|DETACH|VACUUM|PRAGMA\s+(?:\w+\.)?(?:auto_vacuum|foreign_keys|journal_mode|locking_mode|page_size|synchronous|wal_checkpoint)\b",
+    re.IGNORECASE,
+)
+COMMENTS = re.compile(r"\A(?:\s+|--[^\n]*(?:\n|$)|/\*.*?\*/)*", re.DOTALL)
+# A server that finds that nobody waits for its answer any more undoes what it does. Version 14 is the first that looks.
+NOTICE_DEATH = (
+    "SELECT set_config('client_connection_check_interval', '2000', false) WHERE current_setting('server_version_num')::integer >= 140000"
+)
 BATCH = "an SQLite batch operation copies a table that only a live database can show"
 
 
@@ -50,6 +66,9 @@ class Driver:
         self.tell = tell
         self.connected: t.Optional[str] = None
         self.current_step = ""
+        # The connection that migrates, as the driver of the database has it, and whether the transaction that it is in was begun here.
+        self.migrating: t.Any = None
+        self.ours = False
         self.read_only = bool(request.get("read_only"))
         # Before the project's directory is on the path: many have a directory called alembic.
         self.alembic = self._library("alembic")
@@ -81,6 +100,7 @@ class Driver:
         engine = self._library("sqlalchemy.engine").Engine
         event.listen(engine, "do_connect", self._before_connect)
         event.listen(engine, "connect", self._on_connect)
+        event.listen(engine, "before_cursor_execute", self._before_statement)
 
     def _before_connect(self, dialect: t.Any, _record: t.Any, cargs: t.List[t.Any], _cparams: t.Any) -> None:
         if dialect.name != "sqlite" or not cargs or self.request["mode"] != "inspect":
@@ -105,6 +125,8 @@ class Driver:
                     statements.append(f"SET {name} = {int(self.request[name] * 1000)}")
             if self.read_only:
                 statements.append("SET default_transaction_read_only = on")
+            elif self.request["mode"] != "inspect":
+                statements.append(NOTICE_DEATH)
         cursor = connection.cursor()
         try:
             for statement in statements:
@@ -113,6 +135,51 @@ class Driver:
             cursor.close()
         # SQLAlchemy rolls back what it finds open, and a SET with it.
         connection.commit()
+
+    def _before_statement(self, connection: t.Any, _cursor: t.Any, statement: str, *_more: t.Any) -> None:
+        """Change the schema of an SQLite database in a transaction, so that a migration and its revision are in together or not at all.
+
+        SQLite can do that, but Python's sqlite3 begins a transaction only before a change of rows, and what comes first is committed statement by
+        statement. As it would be there by then anyway, the transaction that is begun here can be committed early where something would not
+        work inside it: a statement that must be outside of one, or another connection that has to see what was made, or to write.
+        """
+        if self.migrating is None or connection.dialect.name != "sqlite":
+            return
+        used = connection.connection.dbapi_connection
+        if used is not self.migrating:
+            self._commit_early()
+            return
+        bare = COMMENTS.sub("", statement, count=1)
+        word = re.split(r"\W", bare, maxsplit=1)[0].upper()
+        if OUTSIDE.match(bare):
+            self._commit_early()
+        if word in ROWS:
+            self.ours = False
+        elif word not in READS:
+            real = connection.connection.driver_connection
+            # Python's sqlite3 when nobody has told it to leave transactions to them; other libraries have their own ways.
+            usual = getattr(real, "isolation_level", None) is not None and getattr(real, "autocommit", -1) == -1
+            if getattr(real, "in_transaction", False):
+                self._kept(word in ("COMMIT", "END"))
+            elif word not in TRANSACTION and usual:
+                cursor = used.cursor()
+                # Not DEFERRED: a lock that is wanted halfway is refused at once, however long one would wait.
+                cursor.execute("BEGIN IMMEDIATE")
+                cursor.close()
+                self.ours = True
+            else:
+                self._kept(word not in TRANSACTION)
+
+    def _commit_early(self) -> None:
+        if self.ours:
+            self.ours = False
+            self.migrating.commit()
+            self._kept(True)
+
+    def _kept(self, yes: bool) -> None:
+        """Of the revision under way something stays whatever comes next."""
+        if yes and self.current_step:
+            self.tell({"kept": self.current_step})
 
     def _where(self, connection: t.Any) -> str:
         """Which database a connection really leads to."""
@@ -391,7 +458,8 @@ class Driver:
     def apply(self) -> t.Dict[str, t.Any]:
         request = self.request
 
-        def work(heads: t.Tuple[str, ...], _context: t.Any) -> t.Any:
+        def work(heads: t.Tuple[str, ...], context: t.Any) -> t.Any:
+            self.migrating = context.connection.connection.dbapi_connection
             if list(heads) != sorted(request["expected"]):
                 raise Stop("moved", found=list(heads))
             if request["mode"] == "stamp":
@@ -408,7 +476,7 @@ class Driver:
     def _timed(self, steps: t.Sequence[t.Any]) -> t.Iterator[t.Any]:
         for step in steps:
             revision = step.revision.revision
-            self.current_step = revision
+            self.current_step, self.ours = revision, False
             self.tell({"begun": revision})
             began = time.monotonic()
             yield step
@@ -636,13 +704,22 @@ def frame_of(error: t.Optional[BaseException]) -> str:
     return found
 
 
-def is_lock_timeout(error: t.Optional[BaseException]) -> bool:
-    """Whether somebody else's lock was in the way, so that trying again may help."""
+def has_state(error: t.Optional[BaseException], *states: str) -> bool:
+    """Whether PostgreSQL gave one of these states for it, or for what led to it."""
     while error is not None:
         original = getattr(error, "orig", None) or error
-        for name in ("pgcode", "sqlstate"):
-            if getattr(original, name, None) in LOCK_STATES:
-                return True
+        if any(getattr(original, name, None) in states for name in ("pgcode", "sqlstate")):
+            return True
+        error = error.__cause__ or error.__context__
+    return False
+
+
+def is_lock_timeout(error: t.Optional[BaseException]) -> bool:
+    """Whether somebody else's lock was in the way, so that trying again may help."""
+    if has_state(error, *LOCK_STATES):
+        return True
+    while error is not None:
+        original = getattr(error, "orig", None) or error
         if "database is locked" in str(original) or "canceling statement due to lock timeout" in str(original):
             return True
         error = error.__cause__ or error.__context__
@@ -690,6 +767,7 @@ def main(request: Request) -> None:
                     "detail": last_line(error),
                     "where": frame_of(error),
                     "lock": is_lock_timeout(error),
+                    "canceled": has_state(error, CANCELED),
                     "read_only": "read-only" in str(error) or "readonly" in str(error),
                 }
             }

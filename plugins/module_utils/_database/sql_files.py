@@ -28,6 +28,11 @@ TABLE = (
 )
 # lock_not_available: the one failure after which the very same may work.
 LOCKED = "55P03"
+CANCELED = "57014"
+TOO_SLOW = (
+    "Split the file, so that no statement holds up the app for long: fill rows in batches, build indexes concurrently. Or set a higher"
+    " statement_timeout (in a deploy: database_statement_timeout; 0 is no limit of ours)."
+)
 
 
 @dataclass(frozen=True)
@@ -88,12 +93,16 @@ def values_of(step: Step, run: str, begin: float) -> t.Tuple[t.Any, ...]:
     return step.file.number, step.file.name, step.file.sha256, run, round(time.monotonic() - begin, 3)
 
 
-def failed(step: Step, statement: Statement, line: int, why: str, done: int, kind: t.Type[Failure] = Failure) -> Failure:
-    """What to say when a statement failed."""
+def failed(step: Step, statement: Statement, line: int, why: str, done: int, kind: t.Type[Failure] = Failure, fix: str = "") -> Failure:
+    """What to say when a statement failed.
+
+    :param fix: Where the file may be right.
+    """
     script = t.cast(Script, step.script)
     if script.transaction:
         return kind(
-            f"{step.file.name} failed at line {line}: {why}\nNothing of it is in the database.", fix="Correct the file, and run it again."
+            f"{step.file.name} failed at line {line}: {why}\nNothing of it is in the database.",
+            fix=fix or "Correct the file, and run it again.",
         )
     total = len(script.statements)
     return kind(
@@ -200,6 +209,10 @@ class PostgresStore(Store):
         why = " ".join(
             part for part in (error.diag.message_primary or str(error).strip(), error.diag.message_detail, error.diag.message_hint) if part
         )
+        if error.pgcode == CANCELED:
+            limit = self.limits.statement_timeout
+            why += f" (statement_timeout: {f'{limit:g} s' if limit else 'the server has one of its own'})"
+            return failed(step, statement, line, why, done, fix=TOO_SLOW)
         return failed(step, statement, line, why, done, Locked if error.pgcode == LOCKED else Failure)
 
     def _finished(self, session: t.Any, step: Step) -> None:
@@ -304,9 +317,9 @@ class SqliteStore(Store):
             connection.set_progress_handler(lambda: int(time.monotonic() > deadline), 10000)
 
     def _failed(self, step: Step, statement: t.Optional[Statement], error: Exception, done: int) -> Failure:
-        why = str(error)
+        why, fix = str(error), ""
         if why == "interrupted":
-            why = f"it took longer than statement_timeout ({self.limits.statement_timeout:g} s)"
+            why, fix = f"it took longer than statement_timeout ({self.limits.statement_timeout:g} s)", TOO_SLOW
         kind = Locked if why in ("database is locked", "database table is locked", "database schema is locked: main") else Failure
         if kind is Locked:
             why += f", for longer than lock_timeout ({self.limits.lock_timeout:g} s)"
@@ -314,4 +327,4 @@ class SqliteStore(Store):
             return as_owner.not_writable(self.database.path, f"{step.file.name}: {why}")
         if statement is None:
             return kind(f"{step.file.name} could not be begun: {why}.", fix="Look who uses the database: fuser -v " + self.database.path)
-        return failed(step, statement, statement.line, f"{why}.", done, kind)
+        return failed(step, statement, statement.line, f"{why}.", done, kind, fix)
