@@ -27,7 +27,7 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 BEHAVIOURS = HERE / "behaviours"
 MIGRATIONS = HERE / "migrations"
-NOT_PART_OF_A_TREE = shutil.ignore_patterns("__pycache__", ".venv", ".*_cache", "*.pyc", "*.db", "*.db-shm", "*.db-wal")
+NOT_PART_OF_A_TREE = shutil.ignore_patterns("__pycache__", "attachments", ".venv", ".*_cache", "*.pyc", "*.db", "*.db-shm", "*.db-wal")
 
 AUTHOR = {"NAME": "The shop", "EMAIL": "shop@example.com", "DATE": "2025-01-01T12:00:00+00:00"}
 

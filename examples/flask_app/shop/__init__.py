@@ -6,9 +6,11 @@
 
 from __future__ import annotations
 
+import logging
+
 from flask import Flask, Response
 
-from . import config, views
+from . import attachments, config, storage, views
 from .behaviour import Behaviour
 from .models import db
 
@@ -21,8 +23,11 @@ def create_app() -> Flask:
     app.config["SQLALCHEMY_ENGINE_OPTIONS"] = {"pool_pre_ping": True}
     app.config["VERSION"] = behaviour.version(config.deployed_version())
     app.config["GREETING"] = behaviour.greeting
+    app.logger.setLevel(logging.INFO)
+    app.extensions["storage"] = storage.chosen(app)
     db.init_app(app)
     app.register_blueprint(views.pages)
+    app.register_blueprint(attachments.pages)
     app.add_url_rule(behaviour.health_path, view_func=views.health)
 
     @app.before_request

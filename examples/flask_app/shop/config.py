@@ -9,11 +9,17 @@ from __future__ import annotations
 import os
 from pathlib import Path
 
+BUCKET_SETTINGS = ("R2_ENDPOINT", "R2_BUCKET_NAME", "R2_ACCESS_KEY_ID", "R2_SECRET_ACCESS_KEY")
+
 TREE = Path(__file__).resolve().parent.parent
 
 
 def database_url() -> str:
     return os.environ.get("DATABASE_URL") or f"sqlite:///{TREE / 'shop.db'}"
+
+
+def attachment_directory() -> Path:
+    return Path(os.environ.get("ATTACHMENT_DIRECTORY") or TREE / "attachments")
 
 
 def deployed_version() -> str:
