@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import getpass
 import json
 import os
 import subprocess
@@ -17,6 +18,9 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.bulletproof.deploy.examples import versions
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
+
+from .conftest import PATIENCE
 
 if t.TYPE_CHECKING:
     from .conftest import Server
@@ -218,3 +222,44 @@ def test_no_environment_can_be_built_from_a_bad_lock(app: str, uv: str, tmp_path
         )
         assert failed.returncode != 0
         assert {"1.2.0-damaged-lock": "Hash mismatch", "1.2.0-unresolvable": "99.99.99"}[tag] in failed.stderr
+
+
+@ONE_APP_WILL_DO
+def test_the_shop_passes_the_checks_of_its_checklist(serve: Serve, python: Path, tmp_path: Path) -> None:
+    """Log in, upload, fetch, compare, clean up; a burst; what the log says; what is installed and can be imported."""
+    upload = {
+        "name": "upload",
+        "url": "/attachments",
+        "headers": {"Authorization": "Bearer {token}"},
+        "form": {"file": {"content": "written by {unique}", "filename": "smoke.txt"}},
+        "status": [201],
+        "capture": {"id": "attachment_id", "stored": "storage_path", "address": "url"},
+    }
+    steps = [
+        {"name": "log in", "url": "/login", "body": {"user": "shop", "password": "canary-12345"}, "capture": {"token": "token"}},
+        upload,
+        {"name": "fetch", "url": "{address}", "equals": {"content": "written by {unique}"}},
+        {"name": "clean up", "url": "/attachments/{id}", "method": "DELETE", "headers": upload["headers"], "status": [204], "always": True},
+    ]
+    server = serve("1.1.0", 3, SHOP_PASSWORD="canary-12345", ATTACHMENT_SECRET="canary-67890", ATTACHMENT_DIRECTORY=str(tmp_path / "kept"))
+    where = {"unix_socket": str(server.socket), "timeout": 30}
+    log = {"type": "log", "files": [str(server.log)]}
+    verdicts = engine.run_checks(
+        [
+            {"type": "smoke", "steps": steps, "deadline": PATIENCE, **where},
+            {"type": "burst", "path": "/", "requests": 100, "deadline": PATIENCE, **where},
+            {**log, "must": ["Booting worker", "Using local filesystem storage"], "never": ["python"], "deadline": PATIENCE},
+            {
+                **{"type": "import", "python": str(python), "directory": str(tmp_path / "tree"), "user": getpass.getuser()},
+                **{"requires": ["flask>=2,<4", "gunicorn", "sqlalchemy~=2.0"], "entrypoint": "shop.wsgi:app", "timeout": PATIENCE},
+            },
+        ]
+    )
+    assert [one.verdict for one in verdicts] == ["pass"] * 4, engine.summary(verdicts)
+    assert not list((tmp_path / "kept").iterdir()), "all was cleaned up"
+    assert "canary" not in json.dumps([one.as_dict() for one in verdicts])
+    # The other kind of log of the checklist, and a step that fails.
+    verdict = engine.run_checks([{**log, "never": ["Using local filesystem storage"]}])[0]
+    assert verdict.verdict == "fail" and "Using local filesystem storage" in verdict.evidence
+    verdict = engine.run_checks([{"type": "smoke", "steps": [steps[0], {**upload, "url": "/uploads"}], **where}])[0]
+    assert verdict.verdict == "fail" and "step 2 of 2, upload" in verdict.evidence
