@@ -48,7 +48,19 @@ URL_SECONDS = 60
 OVER = 10
 # Causes that say something about one operation; any other would meet those that follow as well.
 GO_ON = frozenset(
-    {"no_read", "no_write", "no_list", "object_absent", "damaged", "checksum", "unsupported", "request", "presigned", "not_expired"}
+    {
+        "no_read",
+        "no_write",
+        "no_list",
+        "object_absent",
+        "damaged",
+        "checksum",
+        "unsupported",
+        "request",
+        "presigned",
+        "not_expired",
+        "other_buckets",
+    }
 )
 EXPECTED: t.Mapping[str, str] = {
     "list": "that its objects can be listed",
@@ -210,9 +222,10 @@ class Probe:
     def _read_and_write(self) -> None:
         # First of all what is answered with a reason: the answer to HEAD has no body to say it in.
         listed = self._try("list", lambda: self._remove_leftovers(self.store.list(PREFIX)))
-        self._try("head", self._head)
         if listed:
-            self._try("uploads", lambda: self._abort_leftovers(self.store.uploads(PREFIX)))
+            # That the bucket is there is known by now; some storages have a permission of its own for this.
+            self._try("head", self._head, "warning")
+            self._try("uploads", lambda: self._abort_leftovers(self.store.uploads(PREFIX)), "warning")
         if self._try("put", self._put):
             got = self._try("get", self._get)
             self._try("multipart", self._put_in_parts)
@@ -223,7 +236,7 @@ class Probe:
 
     def _read(self) -> None:
         if self._try("list", self._choose):
-            self._try("head", self._head)
+            self._try("head", self._head, "warning")
         if self._try("get", self._get):
             self._try_urls()
 
@@ -231,21 +244,24 @@ class Probe:
         if self._try("presigned", self._fetch):
             self._try("expired", self._fetch_too_late)
 
-    def _try(self, step: str, action: t.Callable[[], t.Optional[Finding]]) -> bool:
-        """Whether it is as it should be. What is not becomes a finding."""
+    def _try(self, step: str, action: t.Callable[[], t.Optional[Finding]], severity: str = "error") -> bool:
+        """Whether it is as it should be. What is not becomes a finding.
+
+        :param severity: Of a refusal; an app can do without what only this check needs.
+        """
         began, cause = time.perf_counter(), ""
         try:
             if time.monotonic() > self.end:
                 raise Refused(f"Trying for {self.trial.seconds:g} s", self.location, CAUSES["timeout"])
             finding = action()
         except Failure as failure:
-            finding = finding_of(failure, self._subject(step), EXPECTED[step])
             cause = str(failure.facts.get("cause", "unknown"))
+            finding = finding_of(failure, self._subject(step), EXPECTED[step], severity if cause in GO_ON else "error")
         if finding is not None:
             cause = cause or finding.rule[len(RULE) :]
             self.findings.append(finding)
         self.steps.append(Step(step, round(1000 * (time.perf_counter() - began), 1), cause))
-        if cause and finding is not None and finding.severity == "error" and cause not in GO_ON:
+        if finding is not None and finding.severity == "error" and cause not in GO_ON:
             raise _Enough
         return not cause
 
@@ -339,6 +355,8 @@ class Probe:
         others = [one for one in found if one.get("Name") != self.location.bucket]
         if not others:
             return None
+        if len(others) == len(found) and self.findings:
+            raise Refused("Listing buckets", self.location, CAUSES["other_buckets"])
         only = "Object Read only" if self.trial.access == "read" else "Object Read & Write"
         return self._excess(
             "excess_buckets", "buckets", f"it lists {len(others)} other bucket{'s' if len(others) > 1 else ''} as well", only

@@ -65,6 +65,11 @@ CAUSES: t.Mapping[str, Cause] = {
         Cause("expired", "the token has expired", f"Make a new one {TOKENS}."),
         Cause("not_enabled", "the account has no object storage", "Enable R2 in the dashboard, and compare the account in the endpoint."),
         Cause("bucket_absent", "there is no such bucket", "Compare its name, the account in the endpoint and the jurisdiction, or make the bucket."),
+        Cause(
+            "other_buckets",
+            "the token is for other buckets, and does not know this one",
+            f"Compare the bucket's name, and the buckets that the token is applied to {TOKENS}.",
+        ),
         Cause("object_absent", "there is no such object", ""),
         Cause("clock", "the host's clock is more than 15 minutes wrong", "Look at timedatectl and switch time synchronization on."),
         Cause("dns", "the endpoint's name cannot be resolved", "Compare the endpoint, https://<account>.r2.cloudflarestorage.com, and try: getent hosts"),
@@ -140,6 +145,8 @@ DENIED = ("AccessDenied", "403", "Forbidden")
 LISTING = ("ListObjectsV2", "ListObjects", "ListMultipartUploads", "HeadBucket", "ListBuckets")
 READING = ("GetObject", "HeadObject")
 SETTING_UP = re.compile(r"CreateBucket|DeleteBucket|(Get|Put|Delete)Bucket(Cors|Lifecycle\w*)")
+# X509_V_ERR_HOSTNAME_MISMATCH and X509_V_ERR_IP_ADDRESS_MISMATCH of OpenSSL.
+OTHER_NAME = (62, 64)
 ABOUT_CHECKSUMS = re.compile(r"checksum|trailer", re.IGNORECASE)
 
 
@@ -171,7 +178,7 @@ def cause_of(error: BaseException) -> Cause:
         return CAUSES["bucket_name"]
     if isinstance(error, ValueError) and "ndpoint" in str(error):
         return CAUSES["endpoint"]
-    return Cause("unknown", f"an unexpected {type(error).__name__}")
+    return Cause("unknown", f"an unexpected {type(error).__name__}", "Run it again; if it happens again, it is a mistake here: report it.")
 
 
 def _insecure(below: t.Sequence[BaseException]) -> Cause:
@@ -179,7 +186,10 @@ def _insecure(below: t.Sequence[BaseException]) -> Cause:
     reasons = [str(getattr(one, "reason", None) or "") for one in below if isinstance(one, ssl.SSLError)]
     if any("HANDSHAKE_FAILURE" in reason or "UNRECOGNIZED_NAME" in reason for reason in reasons):
         return CAUSES["handshake"]
-    said = [str(one.verify_message) for one in below if isinstance(one, ssl.SSLCertVerificationError) and one.verify_message]
+    # By its class, because urllib3 compares names by itself where they are addresses.
+    checked = [one for one in below if type(one).__name__ == "CertificateError" or getattr(one, "verify_code", None) in OTHER_NAME]
+    said = ["the certificate is for another name"] * len(checked)
+    said += [str(one.verify_message) for one in below if getattr(one, "verify_message", None)]
     detail = [*said, *(reason.lower().replace("_", " ") for reason in reasons if reason)][:1]
     return dataclasses.replace(CAUSES["tls"], found=f"{CAUSES['tls'].found} ({detail[0].rstrip('.')})") if detail else CAUSES["tls"]
 
@@ -213,7 +223,7 @@ def answered(response: t.Mapping[str, t.Any], operation: str) -> Cause:
     elif status >= 500:
         name = "server"
     else:
-        return Cause("request", f"the storage refused the request ({code or status})")
+        return Cause("request", f"the storage refused the request ({code or status})", "Look the code up in the provider's documentation.")
     return CAUSES[name]
 
 

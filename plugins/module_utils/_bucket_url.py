@@ -8,11 +8,15 @@ from __future__ import annotations
 
 import hashlib
 import hmac
+import http.client
 import os
 import re
+import ssl
 import time
 import typing as t
+import urllib.error
 import urllib.parse
+import urllib.request
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _bucket_causes
 from ansible_collections.bulletproof.deploy.plugins.module_utils._object_store import TRUSTED, Location, Refused
@@ -61,16 +65,9 @@ def fetch(location: Location, url: str, timeout: float, limit: t.Optional[int] =
     :param limit: Bytes after which it is enough; all that there are when None.
     :raises Refused: with its cause.
     """
-    import http.client
-    import ssl
-    import urllib.error
-    import urllib.request
-
-    context = ssl.create_default_context(cafile=TRUSTED if os.path.exists(TRUSTED) else None)
-    opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context))
     what = "Fetching a presigned URL"
     try:
-        with opener.open(urllib.request.Request(url), timeout=timeout) as response:
+        with urllib.request.build_opener(*_trusting(url)).open(url, timeout=timeout) as response:
             return bytes(response.read() if limit is None else response.read(limit))
     except urllib.error.HTTPError as error:
         with error:
@@ -82,6 +79,14 @@ def fetch(location: Location, url: str, timeout: float, limit: t.Optional[int] =
         cause = _bucket_causes.cause_of(error)
     # Outside of the handlers, whose exceptions carry the URL, and with it a signature that is good for a minute.
     raise Refused(what, location, cause)
+
+
+def _trusting(url: str) -> t.Sequence[urllib.request.BaseHandler]:
+    """What makes TLS trust whom this host trusts; reading their certificates takes longer than most requests."""
+    if not url.startswith("https:"):
+        return ()
+    context = ssl.create_default_context(cafile=TRUSTED if os.path.exists(TRUSTED) else None)
+    return (urllib.request.HTTPSHandler(context=context),)
 
 
 def _error_in(said: str, status: int) -> t.Dict[str, str]:

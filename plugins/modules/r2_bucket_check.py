@@ -237,14 +237,11 @@ def read(options: Options) -> t.Optional[Observed]:
     _bucket_settings.mistakes(options)
     if not _bucket_settings.asked(options):
         return None
-    shown = "object storage"
     try:
-        location = _object_store.location_of(options)
-        shown = location.shown
-        store = _object_store.Store(location, options["timeout"])
+        store = _object_store.Store(_object_store.location_of(options), options["timeout"])
         return Observed(store, _bucket_settings.read(store, options))
     except Failure as failure:
-        raise told(_bucket.Outcome(shown, [_bucket.finding_of(failure, shown, "a bucket that can be set up")])) from None
+        raise not_set_up(options, failure) from None
 
 
 def plan(options: Options, observed: t.Optional[Observed]) -> t.List[Change]:
@@ -255,6 +252,15 @@ def told(outcome: _bucket.Outcome) -> Failure:
     facts = outcome.facts()
     facts.pop("findings")
     return _findings.failure_of(outcome.findings, f"Object storage, {outcome.shown}", **facts)
+
+
+def not_set_up(options: Options, failure: Failure) -> Failure:
+    """What kept the bucket from being made or set up, as a finding."""
+    try:
+        shown = _object_store.location_of(options).shown
+    except Failure:
+        shown = "object storage"
+    return told(_bucket.Outcome(shown, [_bucket.finding_of(failure, shown, "a bucket that can be set up")]))
 
 
 def report(module: AnsibleModule, observed: t.Optional[Observed]) -> t.Dict[str, t.Any]:
@@ -294,7 +300,7 @@ def main() -> None:
         },
         supports_check_mode=True,
     )
-    _runner.run(module, read, plan, lambda _options, observed: report(module, observed))
+    _runner.run(module, read, plan, lambda _options, observed: report(module, observed), rescue=not_set_up)
 
 
 if __name__ == "__main__":

@@ -67,6 +67,7 @@ KNOWN: Mapping[str, Identity] = {
         _identity("list_only", "List"),
         # Like a token of R2 that is made for certain buckets: of others it is not even told that they are not there.
         _identity("of_one_bucket", *(f"{action}:one-bucket" for action in EVERYTHING)),
+        _identity("reader_of_one_bucket", "Read:one-bucket", "List:one-bucket"),
         _identity("nothing"),
     )
 }

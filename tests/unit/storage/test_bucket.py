@@ -112,7 +112,7 @@ ALL_BUT = FULL[:-1]
         pytest.param({}, {"list": "timeout"}, ["list"], ["r2_timeout"], id="silence"),
         pytest.param({}, {"head": "bucket_absent"}, ["list", "head"], ["r2_bucket_absent"], id="no bucket"),
         pytest.param(
-            {}, {"list": "no_list"}, [one for one in FULL if one != "uploads"], ["r2_no_list"], id="without list"
+            {}, {"list": "no_list"}, [one for one in FULL if one not in ("head", "uploads")], ["r2_no_list"], id="without list"
         ),
         pytest.param(
             {}, {"put": "no_write"}, ["list", "head", "uploads", "put", "get", "presigned", "expired", "buckets"], ["r2_no_write"],
@@ -123,7 +123,7 @@ ALL_BUT = FULL[:-1]
             id="without read",
         ),
         pytest.param(
-            {}, {"list": "no_list", "put": "no_write", "get": "no_read"}, ["list", "head", "put", "get", "buckets"],
+            {}, {"list": "no_list", "put": "no_write", "get": "no_read"}, ["list", "put", "get", "buckets"],
             ["r2_no_list", "r2_no_write", "r2_no_read"], id="all that a token lacks, at once",
         ),
         pytest.param({}, {"put": "timeout"}, ["list", "head", "uploads", "put", "delete"], ["r2_timeout"], id="nobody knows whether it is there"),
@@ -160,6 +160,9 @@ def test_other_buckets_and_leftovers(fetch):
     outcome = _bucket.Probe(storage, _bucket.Trial()).run()
     assert [(one.rule, one.severity) for one in outcome.findings] == [("r2_excess_buckets", "warning")]
     assert "it lists 2 other buckets" in outcome.findings[0].found and not outcome.errors and outcome.leftovers == []
+    storage = Storage({"get": "no_read"}, buckets=("other",))
+    fetch(storage)
+    assert [one.rule for one in _bucket.Probe(storage, _bucket.Trial()).run().findings] == ["r2_no_read", "r2_other_buckets"]
     storage = Storage({"abort left": "no_write"}, age=3600)
     fetch(storage)
     outcome = _bucket.Probe(storage, _bucket.Trial()).run()
