@@ -91,5 +91,7 @@ class ActionModule(ActionBase):
             "changed": False,
             "configuration": configuration,
             "health": _declaration.health(declared, roles),
+            # Whether shared/.env is the declaration's affair at all.
+            "environment": any(declared[f"app_env{part}"] for part in ("", "_generate", "_remove", "_presets", "_rules")),
             "slots": ["main"] if declared["app_strategy"] == "direct" else ["blue", "green"],
         }

@@ -82,7 +82,7 @@ def hold(options: _runner.Options, phase: str) -> t.Iterator[None]:
         more = {"error": error.what.splitlines()[0] if isinstance(error, Failure) else repr(error)}
         raise
     finally:
-        subject = {"release": options["release"]} if options.get("release") else {}
+        subject = {name: options[name] for name in ("release", "waived") if options.get(name)}
         _audit.append(layout, options["run"], options["who"], phase, result, time.monotonic() - began, **subject, **more)
 
 

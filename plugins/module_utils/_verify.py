@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _logs, _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _logs, _systemd
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import log
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
@@ -81,15 +81,14 @@ def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: 
     :param when: ``before`` anybody is sent there, ``after`` that, or ``watch``.
     :param cursors: Where logs ended before the switch, by the number of the check.
     """
-    words = _words(layout, manifest, slot, when)
     found = []
     for number, one in enumerate(_wanted(layout, manifest)):
         if one.get("when", "before") == when:
-            check = t.cast(Check, _filled({name: value for name, value in one.items() if name != "when"}, words))
+            check = _completed(layout, manifest, slot, when, one)
             if check["type"] in OVER_HTTP and not {"url", "unix_socket"} & set(check):
-                check["unix_socket"] = words["{socket}"]
+                check["unix_socket"] = _socket(layout, slot, when)
                 check.setdefault("headers", manifest.health["headers"])
-            if check["type"] == "log" and str(number) in (cursors or {}):
+            if str(number) in (cursors or {}):
                 check.update({"from": "cursor", "cursor": (cursors or {})[str(number)]})
             found.append(check)
     return found
@@ -98,35 +97,32 @@ def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: 
 def cursors_of(layout: Layout, manifest: Manifest, slot: str) -> t.Dict[str, str]:
     """Where the logs end that checks of the release will read, by the number of the check: what was said before is not the release's."""
     every = [(number, one) for number, one in enumerate(_wanted(layout, manifest)) if one["type"] == "log" and "from" not in one]
-    words = _words(layout, manifest, slot, "before")
-    return {str(number): _logs.end(log.sources_of({**log.NOWHERE, **t.cast(Check, _filled(one, words))})).as_json() for number, one in every}
+    return {
+        str(number): _logs.end(log.sources_of({**log.NOWHERE, **_completed(layout, manifest, slot, "before", one)})).as_json()
+        for number, one in every
+    }
 
 
 def _wanted(layout: Layout, manifest: Manifest) -> t.List[Check]:
     return t.cast("t.List[Check]", read_json(reserved(layout.release(manifest.release), "checks.json")) or [])
 
 
-def _words(layout: Layout, manifest: Manifest, slot: str, when: str) -> t.Dict[str, str]:
-    """What stands for what in the declaration's checks."""
-    return {
-        "{socket}": layout.socket(slot) if when == "before" else layout.live_socket,
+def _socket(layout: Layout, slot: str, when: str) -> str:
+    return layout.socket(slot) if when == "before" else layout.live_socket
+
+
+def _completed(layout: Layout, manifest: Manifest, slot: str, when: str, check: t.Mapping[str, t.Any]) -> Check:
+    release = layout.release(manifest.release)
+    files = [layout.slot_environment(slot), reserved(release, "environment")]
+    words = {
+        "{socket}": _socket(layout, slot, when),
         "{url}": manifest.health["url"][: -len(manifest.health["path"])] if manifest.health["url"] else "",
         "{unit}": layout.service_unit(slot),
-        "{release}": layout.release(manifest.release),
+        "{release}": release,
+        "{python}": reserved(release, "venv/bin/python"),
         "{logs}": layout.logs,
     }
-
-
-def _filled(value: t.Any, words: t.Mapping[str, str]) -> t.Any:
-    """The same with each word replaced, in all texts, however deep."""
-    if isinstance(value, dict):
-        return {name: _filled(one, words) for name, one in value.items()}
-    if isinstance(value, list):
-        return [_filled(one, words) for one in value]
-    if isinstance(value, str):
-        for word, text in words.items():
-            value = value.replace(word, text)
-    return value
+    return _declared_checks.completed({name: value for name, value in check.items() if name != "when"}, words, files)
 
 
 def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:

@@ -264,6 +264,9 @@ class EnvFile:
                 f"{options['path']}: its declaration has {len(said)} mistake{'' if len(said) == 1 else 's'}:\n"
                 + "\n".join(f"- {one}" for one in said)
             )
+        directory = os.path.dirname(options["path"])
+        if not os.path.isdir(directory):
+            raise Failure(f"The directory {directory} does not exist.", fix="Run provision.yml, or correct the path.")
         observed = desired.observe(options, self.values, self.overrides)
         self._blank(options, [*map(str, self.values.values()), *observed.secrets, *self.overrides.values()])
         return observed

@@ -55,6 +55,17 @@ options:
       - Each may also have C(severity) (C(error) or C(warning)), C(rule) (the name to waive it by; its own name unless set) and C(fix) (what to do).
     type: raw
     default: "[]"
+  environment:
+    description:
+      - What C(shared/.env) is to be, by all the options of M(bulletproof.deploy.env_file). Its rules are looked at, and checks get the keys that it will have.
+      - The file is looked at as it is where this is empty.
+    type: raw
+    default: "{}"
+  waivers:
+    description: What is let pass for a while, each with C(rule), C(reason) and C(until), a day such as C(2026-12-31) in UTC.
+    type: list
+    elements: dict
+    default: []
 """
 
 EXAMPLES = r"""
@@ -94,6 +105,11 @@ findings:
   returned: success
   type: list
   elements: dict
+waived:
+  description: What was let pass, each with its rule, until when, and why.
+  returned: success
+  type: list
+  elements: str
 ready:
   description: Whether none of it is an error.
   returned: success

@@ -119,6 +119,11 @@ options:
     description: What has to hold of it beside its health, as the variable C(app_checks) of the role C(app) has it. Kept with it, for root alone.
     type: raw
     default: "[]"
+  waived:
+    description: What a person has let pass for this deploy, in words, for the audit log.
+    type: list
+    elements: str
+    default: []
 """
 
 EXAMPLES = r"""

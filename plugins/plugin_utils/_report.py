@@ -47,7 +47,7 @@ def text(app: str, hosts: int, findings: t.Sequence[Finding]) -> str:
 def _together(findings: t.Sequence[Finding]) -> t.List[t.Tuple[Finding, t.List[str]]]:
     groups: t.Dict[t.Tuple[str, ...], t.Tuple[Finding, t.List[str]]] = {}
     for one in findings:
-        key = tuple(str(one.get(name, "")) for name in ("severity", "subject", "found", "expected", "fix", "rule"))
+        key = tuple(str(one.get(name, "")) for name in ("severity", "subject", "found", "expected", "fix", "rule", "until", "reason"))
         groups.setdefault(key, (one, []))[1].append(str(one["host"]))
     return list(groups.values())
 
@@ -58,8 +58,10 @@ def _paragraph(one: Finding, hosts: t.Sequence[str]) -> str:
         f"    found:      {one['found']}",
         f"    expected:   {one['expected']}",
     ]
-    if one["fix"]:
+    if one["fix"] and one["severity"] != "waived":
         lines.append(f"    what to do: {one['fix']}")
+    if one["severity"] == "waived":
+        lines.append(f"    waived:     until {one['until']}: {one['reason']}")
     if one.get("rule") and one["severity"] == "error":
         lines.append(f"    its rule:   {one['rule']} (app_waivers can let it pass for a while, with a reason)")
     return "\n".join(lines)

@@ -57,9 +57,6 @@ def read_file(path: str) -> t.Optional[File]:
     try:
         handle = os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC)
     except FileNotFoundError:
-        directory = os.path.dirname(path)
-        if not os.path.isdir(directory):
-            raise Failure(f"The directory {directory} does not exist.", fix="Run provision.yml, or correct the path.") from None
         return None
     except OSError as error:
         if error.errno != errno.ELOOP:

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import shutil
@@ -14,6 +15,8 @@ import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _command,
+    _declared_checks,
+    _environment_file,
     _environments,
     _findings,
     _lock,
@@ -24,9 +27,12 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _transition,
     _unpack,
     _verify,
+    _waivers,
 )
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import FAIL, PASS
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
+from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import desired, merge
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
@@ -45,6 +51,8 @@ SPEC: t.Dict[str, t.Any] = {
     "nginx": {"type": "bool", "default": True},
     # As JSON text, see the action plugin.
     "checks": {"type": "raw", "default": "[]", "no_log": True},
+    "environment": {"type": "raw", "default": "{}", "no_log": True},
+    "waivers": {"type": "list", "elements": "dict", "default": []},
 }
 
 
@@ -128,19 +136,35 @@ def dotenv(layout: Layout) -> t.Iterator[Finding]:
         yield Finding(path, f"mode {os.stat(path).st_mode & 0o777:04o}: others can read the secrets", "0600", f"chmod 600 {path}")
 
 
-def declared(options: _runner.Options) -> t.Iterator[Finding]:
+@contextlib.contextmanager
+def environment_file(environment: t.Mapping[str, str]) -> t.Iterator[str]:
+    """The app's environment as it is going to be, as a file in memory that only this process can name: checks take their keys from files."""
+    handle = os.memfd_create("environment")
+    with os.fdopen(handle, "wb") as stream:
+        stream.write(merge.merged("", environment).encode(errors="surrogateescape"))
+        stream.flush()
+        yield f"/proc/self/fd/{handle}"
+
+
+def declared(options: _runner.Options, layout: Layout, environment: t.Mapping[str, str]) -> t.Iterator[Finding]:
     """What the declaration wants looked at: checks of any type, all at the same time."""
     wanted = json.loads(options["checks"])
     if not wanted:
         return
-    checks = [{name: value for name, value in check.items() if name not in OURS} for check in wanted]
-    for check, verdict in zip(wanted, run_checks(checks)):
+    with environment_file(environment) as path:
+        words = {"{root}": layout.root, "{logs}": layout.logs, "{dotenv}": path}
+        checks = [
+            _declared_checks.completed({name: value for name, value in check.items() if name not in OURS}, words, [path])
+            for check in wanted
+        ]
+        verdicts = run_checks(checks)
+    for check, verdict in zip(wanted, verdicts):
         if verdict.verdict != PASS:
             yield Finding(
                 verdict.name,
                 verdict.evidence if verdict.verdict == FAIL else f"nobody knows: {verdict.evidence}",
                 "a pass",
-                check.get("fix") or f"Mend what it names, or take the check out of app_preflight ({verdict.type}).",
+                check.get("fix") or f"Mend what it names, or take the check out of app_preflight_checks ({verdict.type}).",
                 check.get("severity") or "error",
                 check.get("rule") or verdict.name,
             )
@@ -170,17 +194,47 @@ def live_problem(layout: Layout, state: _state.State) -> str:
     return f"{state.live.release} is not healthy: {summary(wrong)}" if wrong else ""
 
 
+class Environment:
+    """What ``shared/.env`` is to become, by the options of the module env_file; as it is, where there are none."""
+
+    def __init__(self, options: _runner.Options, layout: Layout) -> None:
+        self.findings: t.List[Finding] = []
+        self.values: t.Dict[str, str] = {}
+        self.changes = False
+        given = json.loads(options["environment"])
+        try:
+            if given:
+                self._look(given)
+            else:
+                self.values = _environment_file.read([layout.dotenv])
+        except Failure as failure:
+            self.findings.append(Finding(layout.dotenv, failure.what, "a file that can be kept as declared", failure.fix))
+
+    def _look(self, given: t.Dict[str, t.Any]) -> None:
+        overrides = {name: str(value) for name, value in given["overrides"].items()}
+        # Whose the file is to be is looked at when it is written: before the first deploy, there may be no such account.
+        looked = desired.observe({**given, "owner": None, "group": None, "waivers": []}, given["values"], overrides)
+        self.values = {**looked.target, **overrides}
+        self.changes = (looked.wanted.text if looked.wanted else None) != (looked.file.text if looked.file else None)
+        self.findings += looked.findings
+        fix = "Write the value in single quotes and without what is named, or leave it if only one of them reads the file."
+        self.findings += [Finding(given["path"], sentence, "one meaning for all", fix, "warning") for sentence in looked.disagreements]
+
+
 def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     layout = _phase.layout_of(options)
     state = _state.load(layout)
+    environment = Environment(options, layout)
     findings = [
         *system(options),
         *disk(options),
         *lock(options, layout),
         *proxy(options),
         *dotenv(layout),
-        *declared(options),
+        *environment.findings,
+        *declared(options, layout, environment.values),
     ]
+    findings = _waivers.apply(findings, _waivers.checked(options["waivers"]), _waivers.today())
     problem = live_problem(layout, state)
     manifest = _manifest.load(layout, options["release"])
     recorded = read_json(layout.configuration) or {}
@@ -190,10 +244,11 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     sound = live == options["release"] and not problem
     return {
         "findings": _findings.as_data(findings),
+        "waived": [f"{one.rule} until {one.until}: {one.reason}" for one in findings if one.severity == _waivers.WAIVED],
         "ready": not any(one.severity == "error" for one in findings),
         "configured": configured,
         "staged": sound or (manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
-        "up_to_date": configured and sound,
+        "up_to_date": configured and sound and not environment.changes,
         "live": live,
         "notes": [problem] if problem and state.live else [],
     }

@@ -66,6 +66,7 @@ SPEC: t.Dict[str, t.Any] = {
     "gunicorn_conf": {"type": "str", "required": True},
     "environment": {"type": "raw", "default": {}, "no_log": True},
     "health": {"type": "dict", "required": True},
+    "waived": {"type": "list", "elements": "str", "default": []},
     # As JSON text, see the action plugin.
     "checks": {"type": "raw", "default": "[]", "no_log": True},
 }

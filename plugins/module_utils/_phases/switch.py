@@ -129,7 +129,9 @@ class Switch:
 
     def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest) -> None:
         ready, when = (
-            (_verify.slot_checks(layout, manifest, target.slot), "before") if name == "verify" else (_verify.proxy_checks(manifest), "after")
+            (_verify.slot_checks(layout, manifest, target.slot), "before")
+            if name == "verify"
+            else (_verify.proxy_checks(manifest), "after")
         )
         # What the app's own people want to see is asked of a release that is up.
         steps = [ready, _verify.declared(layout, manifest, target.slot, when, read_json(layout.cursors))]

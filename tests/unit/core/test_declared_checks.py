@@ -53,7 +53,9 @@ def test_words_are_filled_in_wherever_they_are(layout):
         "url": "http://127.0.0.1:8080",
         "steps": [{"url": "http://127.0.0.1:8080/login", "body": "{token} shop@blue.service"}, {"path": [f"{layout.release('1-a')}/x", 3]}],
     }
-    assert log == {"type": "log", "files": ["/var/log/shop/error.log"], "from": "cursor", "cursor": "here"}
+    # Keys, and what must not be shown, are looked for where the slot has them.
+    files = [layout.slot_environment("blue"), reserved(layout.release("1-a"), "environment")]
+    assert log == {"type": "log", "files": ["/var/log/shop/error.log"], "from": "cursor", "cursor": "here", "environment_files": files}
 
 
 def test_only_what_is_said_from_the_switch_on_counts(layout, tmp_path):

@@ -17,7 +17,7 @@ DISK = {
     "rule": "",
 }
 CLOCK = {"severity": "warning", "subject": "clock", "found": "3 s off", "expected": "at most 1 s", "fix": "", "rule": "clock"}
-LOCAL = {"severity": "waived", "subject": "ATTACHMENT_STORAGE_DRIVER", "found": "local", "expected": "r2", "fix": "", "rule": "r2"}
+LOCAL = {"severity": "waived", "subject": "ATTACHMENT_STORAGE_DRIVER", "found": "local", "expected": "r2", "fix": "", "rule": "r2", "until": "2026-12-01", "reason": "the bucket moves"}
 KEY = {**DISK, "subject": "ATTACHMENT_SECRET", "rule": "ATTACHMENT_SECRET.not_default"}
 
 
@@ -45,6 +45,7 @@ def test_the_worst_first_and_the_same_once():
     assert "    found:      12 MB free" in lines
     assert "    what to do: Make room." in lines
     assert "    its rule:   ATTACHMENT_SECRET.not_default (app_waivers can let it pass for a while, with a reason)" in lines
+    assert "    waived:     until 2026-12-01: the bucket moves" in lines
     assert text.index("ATTACHMENT_SECRET") < text.index("clock") < text.index("ATTACHMENT_STORAGE_DRIVER")
 
 

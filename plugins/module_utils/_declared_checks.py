@@ -1,0 +1,40 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Checks as a declaration has them: with words for what only the host knows, and without what goes without saying."""
+
+from __future__ import annotations
+
+import typing as t
+
+Check = t.Dict[str, t.Any]
+
+# Check types that look into the app's environment unless they say where else: for keys, or for what must not be shown.
+READ_ENVIRONMENT = ("import", "log", "r2")
+
+
+def completed(check: t.Mapping[str, t.Any], words: t.Mapping[str, str], environment_files: t.Sequence[str]) -> Check:
+    """A check as the engine takes it.
+
+    :param words: What stands for what in its texts, such as ``{socket}``.
+    :param environment_files: Where the app's environment is; a later file wins.
+    """
+    done = t.cast(Check, _filled(check, words))
+    if done["type"] in READ_ENVIRONMENT and not {"environment_files", "access_key_id"} & set(done):
+        done["environment_files"] = list(environment_files)
+    if done["type"] == "env":
+        done.setdefault("path", environment_files[0])
+    return done
+
+
+def _filled(value: t.Any, words: t.Mapping[str, str]) -> t.Any:
+    """The same with each word replaced, in all texts, however deep."""
+    if isinstance(value, t.Mapping):
+        return {name: _filled(one, words) for name, one in value.items()}
+    if isinstance(value, list):
+        return [_filled(one, words) for one in value]
+    if isinstance(value, str):
+        for word, text in words.items():
+            value = value.replace(word, text)
+    return value
