@@ -25,13 +25,17 @@ time.sleep(600)
 """
 
 
-@pytest.fixture
-def check(module: Module) -> t.Callable[..., dict[str, t.Any]]:
-    def one(**declared: t.Any) -> dict[str, t.Any]:
-        result = module.must("health_check", checks=[declared], must_be_healthy=False)
-        return t.cast("dict[str, t.Any]", result["verdicts"][0])
+Checks = t.Callable[..., list[dict[str, t.Any]]]
 
-    return one
+
+@pytest.fixture
+def run(module: Module) -> Checks:
+    """Run checks at the same time; the verdicts."""
+
+    def checks(*declared: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
+        return t.cast("list[dict[str, t.Any]]", module.must("health_check", checks=list(declared), must_be_healthy=False)["verdicts"])
+
+    return checks
 
 
 @pytest.fixture(scope="module")
@@ -49,52 +53,61 @@ def chatty(host: Host) -> t.Iterator[t.Callable[[str], None]]:
     host.run(["systemctl", "stop", "chatty@blue.service"], check=False)
 
 
-def test_the_journal_from_a_cursor_that_was_taken_before(check: t.Callable[..., t.Any], chatty: t.Callable[[str], None]) -> None:
+def test_the_journal_from_a_cursor_that_was_taken_before(run: Checks, chatty: t.Callable[[str], None]) -> None:
     """What the old release said is not the new one's; and what is no text, or very long, is read all the same."""
     chatty("Using local filesystem storage")
     logs = {"type": "log", "unit": "chatty@blue.service", "deadline": 5, "timeout": 10}
-    assert check(**logs, must=["Using local filesystem storage"])["verdict"] == "pass"
-    cursor = check(type="log", unit="chatty@blue.service", **{"from": "end"})["found"]["cursor"]
+    before, taken = run(
+        {**logs, "must": ["Using local filesystem storage", "long line$"]}, {"type": "log", "unit": logs["unit"], "from": "end"}
+    )
+    assert before["verdict"] == "pass", before
+    cursor = before["found"]["cursor"]
+    assert json.loads(taken["found"]["cursor"])["journal"]
 
     chatty("Bucket access verified")
-    verdict = check(
-        **logs,
-        cursor=cursor,
-        must=["Bucket access verified", "café .* not UTF-8", "the end of a long line$"],
-        never=["python", "Using local"],
-    )
+    must = ["Bucket access verified", "café .* not UTF-8", "the end of a long line$"]
+    verdict = run({**logs, "cursor": cursor, "must": must, "never": ["python", "Using local"]})[0]
     assert verdict["verdict"] == "pass", verdict
     assert json.loads(verdict["found"]["cursor"])["journal"] != json.loads(cursor)["journal"]
-    verdict = check(**logs, cursor=verdict["found"]["cursor"], must=["Bucket access verified"], never=["python"])
-    assert verdict["verdict"] == "fail", "from there on, it was not said"
 
     chatty("NameError: name 'db' is not defined")
-    verdict = check(**{**logs, "deadline": 60}, cursor=cursor, must=["never said"], never=["python"])
-    assert verdict["verdict"] == "fail" and "name 'db' is not defined" in verdict["evidence"] and verdict["elapsed"] < 10
-    verdict = check(type="log", unit="chatyt@blue.service", never=["python"])
-    assert verdict["verdict"] == "unknown" or "0 new bytes" in verdict["evidence"]
-    verdict = check(type="log", unit="nonesuch.service", never=["python"])
-    assert verdict["verdict"] == "unknown" and "There is no unit nonesuch.service" in verdict["evidence"]
-
-
-@pytest.mark.parametrize("how", ["create", "copytruncate", "create\n compress", "dateext\n create\n compress"])
-def test_what_logrotate_moves_away_is_read_to_its_end(host: Host, check: t.Callable[..., t.Any], how: str) -> None:
-    host.run(["sh", "-c", "command -v logrotate || apt-get install --yes --no-install-recommends logrotate"])
-    host.run(
-        ["sh", "-c", "rm -rf /var/log/chatty && mkdir -m 0755 /var/log/chatty && echo 'Using local storage' >/var/log/chatty/error.log"]
+    again, broken, nowhere = run(
+        {**logs, "cursor": verdict["found"]["cursor"], "must": ["Bucket access verified"], "deadline": 0},
+        {**logs, "cursor": cursor, "must": ["never said"], "never": ["python"], "deadline": 60},
+        {"type": "log", "unit": "nonesuch.service", "never": ["python"]},
     )
-    host.write("/etc/chatty-rotate.conf", f"/var/log/chatty/error.log {{\n rotate 3\n missingok\n {how}\n}}\n")
-    logs = {"type": "log", "files": ["/var/log/chatty/error.log"]}
-    cursor = check(**logs, **{"from": "end"})["found"]["cursor"]
+    assert again["verdict"] == "fail", "from there on, it was not said"
+    assert broken["verdict"] == "fail" and "name 'db' is not defined" in broken["evidence"] and broken["elapsed"] < 20
+    assert nowhere["verdict"] == "unknown" and "There is no unit nonesuch.service" in nowhere["evidence"]
+
+
+def test_what_logrotate_moves_away_is_read_to_its_end(host: Host, run: Checks) -> None:
+    host.run(["sh", "-c", "command -v logrotate || apt-get install --yes --no-install-recommends logrotate"])
+    ways = {"created": "create", "copied": "copytruncate", "compressed": "create\n compress", "dated": "dateext\n create\n compress"}
+    logs = [{"type": "log", "files": [f"/var/log/chatty/{name}.log"]} for name in ways]
+    host.run(
+        [
+            "sh",
+            "-c",
+            f"rm -rf /var/log/chatty && mkdir -m 0755 /var/log/chatty && cd /var/log/chatty && {each(ways, 'Using local storage')}",
+        ]
+    )
+    rules = "".join(f"/var/log/chatty/{name}.log {{\n rotate 3\n {how}\n}}\n" for name, how in ways.items())
+    host.write("/etc/chatty-rotate.conf", rules)
+    cursors = [one["found"]["cursor"] for one in run(*({**one, "from": "end"} for one in logs))]
     rotate = "logrotate --force --state /run/chatty-rotate.state /etc/chatty-rotate.conf"
-    said = "echo 'the last words' >>/var/log/chatty/error.log"
-    host.run(["sh", "-c", f"{said}; {rotate} && echo 'the first words' >>/var/log/chatty/error.log"])
-    verdict = check(**logs, cursor=cursor, must=["the last words", "the first words"], never=["Using local"])
-    assert verdict["verdict"] == "pass", verdict
-    assert verdict["found"]["bytes"] == len("the last words\nthe first words\n")
+    host.run(["sh", "-c", f"cd /var/log/chatty; {each(ways, 'the last words')}; {rotate} && {each(ways, 'the first words')}"])
+    looked = {"must": ["the last words", "the first words"], "never": ["Using local"]}
+    for verdict in run(*({**one, **looked, "cursor": cursor} for one, cursor in zip(logs, cursors))):
+        assert verdict["verdict"] == "pass", verdict
+        assert verdict["found"]["bytes"] == len("the last words\nthe first words\n")
 
 
-def test_an_account_of_its_own_imports(host: Host, check: t.Callable[..., t.Any]) -> None:
+def each(names: t.Iterable[str], text: str) -> str:
+    return "; ".join(f"echo '{text}' >>{name}.log" for name in names)
+
+
+def test_an_account_of_its_own_imports(host: Host, run: Checks) -> None:
     """In the app's directory, with its variables, and with nowhere to write to."""
     host.run(["sh", "-c", "mkdir -p /opt/chatty/shop && python3 -m venv --without-pip /opt/chatty/venv"])
     host.write("/opt/chatty/.env", 'TOKEN="canary 12345"\nMODE=test\n', "0600")
@@ -104,9 +117,10 @@ def test_an_account_of_its_own_imports(host: Host, check: t.Callable[..., t.Any]
     host.write("/opt/chatty/shop/writes.py", "open('/opt/chatty/shop/x', 'w')\n")
     asked = {"type": "import", "python": "/opt/chatty/venv/bin/python", "directory": "/opt/chatty", "user": "daemon", "timeout": 30}
     asked["environment_files"] = ["/opt/chatty/.env"]
-    verdict = check(**asked, entrypoint="shop.wsgi:app")
-    assert verdict["verdict"] == "pass", verdict
-    verdict = check(**asked, modules=["shop.who", "shop.writes"], requires=["bcrypt<5"])
+    good, verdict = run(
+        {**asked, "entrypoint": "shop.wsgi:app"}, {**asked, "modules": ["shop.who", "shop.writes"], "requires": ["bcrypt<5"]}
+    )
+    assert good["verdict"] == "pass", good
     assert verdict["verdict"] == "fail"
     for said in (
         "ValueError: ('daemon', '<TOKEN>')",
