@@ -189,7 +189,7 @@ def _insecure(below: t.Sequence[BaseException]) -> Cause:
     # By its class, because urllib3 compares names by itself where they are addresses.
     checked = [one for one in below if type(one).__name__ == "CertificateError" or getattr(one, "verify_code", None) in OTHER_NAME]
     said = ["the certificate is for another name"] * len(checked)
-    said += [str(one.verify_message) for one in below if getattr(one, "verify_message", None)]
+    said += [str(message) for message in (getattr(one, "verify_message", None) for one in below) if message]
     detail = [*said, *(reason.lower().replace("_", " ") for reason in reasons if reason)][:1]
     return dataclasses.replace(CAUSES["tls"], found=f"{CAUSES['tls'].found} ({detail[0].rstrip('.')})") if detail else CAUSES["tls"]
 

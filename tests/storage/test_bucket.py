@@ -240,7 +240,7 @@ def test_make_and_set_up(storage):
     assert fewer["changed"] and '"exports"' in fewer["said"]
     assert len(client.get_bucket_lifecycle_configuration(Bucket=name)["Rules"]) == 1
 
-    storage.come_as(KNOWN["of_one_bucket"])
+    storage.come_as(READER)
     refused = storage(cors=rules["cors"])
     assert refused["failed"] and [one["rule"] for one in refused["findings"]] == ["r2_no_admin"], refused
     assert "Admin Read & Write" in refused["msg"]
