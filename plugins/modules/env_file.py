@@ -213,6 +213,8 @@ LOCKS = "/run/bulletproof-deploy"
 LOCK_WAIT = 60.0
 # Ansible blanks every occurrence of a secret in all that a module returns. A shorter one would hit words and numbers.
 SHORTEST_BLANKED = 8
+# It looks for each of them in each text, which takes minutes for tens of thousands.
+MOST_BLANKED = 1000
 HIDDEN = "VALUE_SPECIFIED_IN_NO_LOG_PARAMETER"
 
 SPEC: t.Dict[str, t.Any] = {
@@ -252,10 +254,11 @@ class EnvFile:
             module.params[option] = {name: HIDDEN for name in module.params[option]}
         self._blank(module.params, [*map(str, self.values.values()), *self.overrides.values()])
 
-    def _blank(self, options: Options, values: t.Iterable[str]) -> None:
+    def _blank(self, options: Options, values: t.Sequence[str]) -> None:
         """Nothing here shows a value. Should it happen all the same, Ansible blots it out, unless it is a word of the task itself."""
         plain = json.dumps(options, ensure_ascii=False, default=str)
-        self.module.no_log_values = {value for value in values if len(value) >= SHORTEST_BLANKED and value not in plain}
+        wanted = {value for value in values[:MOST_BLANKED] if len(value) >= SHORTEST_BLANKED}
+        self.module.no_log_values = {value for value in wanted if value not in plain}
 
     def read(self, options: Options) -> desired.Observed:
         said = list(mistakes(options, self.values))
@@ -268,7 +271,7 @@ class EnvFile:
         if not os.path.isdir(directory):
             raise Failure(f"The directory {directory} does not exist.", fix="Run provision.yml, or correct the path.")
         observed = desired.observe(options, self.values, self.overrides)
-        self._blank(options, [*map(str, self.values.values()), *observed.secrets, *self.overrides.values()])
+        self._blank(options, [*map(str, self.values.values()), *self.overrides.values(), *observed.secrets])
         return observed
 
     def plan(self, options: Options, observed: desired.Observed) -> t.List[Change]:

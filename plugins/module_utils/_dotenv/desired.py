@@ -65,13 +65,16 @@ def read_file(path: str) -> t.Optional[File]:
             f"{path} is a symbolic link to {os.readlink(path)}; allowed: a file of its own.",
             fix="Put the file itself there, or give the path that the link leads to.",
         ) from None
-    with os.fdopen(handle, "rb") as stream:
-        status = os.fstat(stream.fileno())
+    try:
+        status = os.fstat(handle)
         if not stat.S_ISREG(status.st_mode):
             raise Failure(f"{path} is no file.", fix="Remove what is there, or correct the path.")
         if status.st_nlink > 1:
             raise Failure(f"{path} has {status.st_nlink} names (hard links); allowed: one.", fix="Copy it, and put the copy there.")
-        content = stream.read(LARGEST + 1)
+        with open(handle, "rb", closefd=False) as stream:
+            content = stream.read(LARGEST + 1)
+    finally:
+        os.close(handle)
     if len(content) > LARGEST:
         raise Failure(f"{path} has more than {LARGEST} bytes; allowed: that many.", fix="Look whether this is the right file.")
     try:
