@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import hashlib
 import hmac
 import http.client
@@ -70,7 +71,9 @@ def fetch(location: Location, url: str, timeout: float, limit: t.Optional[int] =
         with urllib.request.build_opener(*_trusting(url)).open(url, timeout=timeout) as response:
             return bytes(response.read() if limit is None else response.read(limit))
     except urllib.error.HTTPError as error:
-        with error:
+        said = ""
+        # The status alone has to do where the rest breaks off.
+        with error, contextlib.suppress(OSError, http.client.HTTPException):
             said = error.read(BODY_LIMIT).decode("utf-8", "replace")
         cause = _bucket_causes.answered(
             {"Error": _error_in(said, error.code), "ResponseMetadata": {"HTTPStatusCode": error.code}}, "GetObject"

@@ -82,7 +82,13 @@ def _attempt(options: Options, timeout: float, memory: Memory) -> Answer:
         raise CannotTell(f"The environment could not be read: {error.strerror} ({error.filename}).") from None
     causes = [one.rule.partition("_")[2] for one in outcome.findings]
     took = sum(one.ms for one in outcome.steps)
-    found = {"causes": causes, "requests": outcome.requests, "clock_skew": outcome.skew, "ms": {one.step: one.ms for one in outcome.steps}}
+    found = {
+        "causes": causes,
+        "findings": outcome.facts()["findings"],
+        "requests": outcome.requests,
+        "clock_skew": outcome.skew,
+        "ms": {one.step: one.ms for one in outcome.steps},
+    }
     expected = {"access": options["access"]}
     if outcome.errors:
         return Answer(FAIL, "; ".join(one_line(str(one), 1000) for one in outcome.errors), found, expected)
