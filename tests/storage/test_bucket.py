@@ -33,7 +33,7 @@ for case in json.load(sys.stdin):
     began = time.time()
     os.environ.pop("http_proxy", None)
     os.environ.update(case["environment"])
-    outcome = _bucket.check({**defaults, "environment_files": [], **case["options"]}, _bucket.Trial(**{"read_timeout": 1, **case["trial"]}))
+    outcome = _bucket.check({**defaults, "environment_files": [], **case["options"]}, _bucket.Trial(**case["trial"]))
     print(json.dumps({**outcome.facts(), "took": round(time.time() - began, 2)}))
 """
 
