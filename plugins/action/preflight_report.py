@@ -34,4 +34,4 @@ class ActionModule(ActionBase):
         text = _report.text(options["app"], len(answers), findings)
         failed = any(one["severity"] == "error" for one in findings)
         # A warning is no failure, and nobody would see it in a task that went well.
-        return {**result, "changed": False, "failed": failed, "msg": text, "findings": findings, "_ansible_verbose_always": bool(findings)}
+        return {**result, "changed": False, "failed": failed, "msg": text, "_ansible_verbose_always": bool(findings)}

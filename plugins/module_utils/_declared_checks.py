@@ -10,6 +10,9 @@ import typing as t
 
 Check = t.Dict[str, t.Any]
 
+# Check types that ask over HTTP, and of a release on its own socket, unless they say where.
+OVER_HTTP = ("burst", "http", "smoke", "version")
+
 # Check types that look into the app's environment unless they say where else: for keys, or for what must not be shown.
 READ_ENVIRONMENT = ("import", "log", "r2")
 

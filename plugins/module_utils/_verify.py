@@ -29,9 +29,6 @@ PROXY_DEADLINE = 2.0
 ANSWERS_PER_WORKER = 3
 MOST_ANSWERS = 30
 
-# Check types that ask over HTTP, and go to the release's socket unless they say where.
-OVER_HTTP = ("http", "version", "smoke", "burst")
-
 
 def _ask(manifest: Manifest, **where: t.Any) -> Check:
     """The question over HTTP: is it healthy and, where the app tells, which version is it.
@@ -85,7 +82,7 @@ def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: 
     for number, one in enumerate(_wanted(layout, manifest)):
         if one.get("when", "before") == when:
             check = _completed(layout, manifest, slot, when, one)
-            if check["type"] in OVER_HTTP and not {"url", "unix_socket"} & set(check):
+            if check["type"] in _declared_checks.OVER_HTTP and not {"url", "unix_socket"} & set(check):
                 check["unix_socket"] = _socket(layout, slot, when)
                 check.setdefault("headers", manifest.health["headers"])
             if str(number) in (cursors or {}):

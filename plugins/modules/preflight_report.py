@@ -47,13 +47,6 @@ msg:
   description: The report.
   returned: always
   type: str
-findings:
-  description: All findings, the worst first, each with its host.
-  returned: always
-  type: list
-  elements: dict
-  sample:
-    - {host: web1, severity: error, subject: disk space of /opt, found: 12 MB free, expected: at least 256 MB, fix: make room, rule: ""}
 """
 
 from ansible.module_utils.basic import AnsibleModule

@@ -18,12 +18,16 @@ import typing as t
 
 import yaml
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared as environment
+from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _notify
 
 PRESETS = tuple(
     sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / "roles" / "environment" / "files" / "presets").glob("*.yml"))
 )
+
 SPEC = pathlib.Path(__file__).parents[2] / "roles" / "app" / "meta" / "argument_specs.yml"
 
 # Variables that begin with app_ and are not part of the declaration: what playbooks take on the command line, and what they register.
@@ -224,9 +228,49 @@ def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
         yield 'app_rollback_schema: found "downgrade"; allowed with app_migrations sql: refuse, allow, restore (SQL files have no way back).'
     for name in sorted(set(declared["app_environment"]) & {*declared["app_env"], *declared["app_env_generate"]}):
         yield f"app_environment: found {name}, which is in app_env or app_env_generate, too, and would win over it; allowed: one of them."
+    yield from _checks(declared)
     both = set(declared["app_shared_directories"]) & set(declared["app_shared_files"])
     for path in sorted(both):
         yield f'app_shared_files: found "{path}", which is in app_shared_directories too; allowed: one of them.'
+
+
+# What a declared check may have beside what its type takes, and what each of that may be.
+OF_CHECKS: t.Mapping[str, t.Mapping[str, t.Tuple[str, ...]]] = {
+    "app_checks": {"when": ("before", "after", "watch")},
+    "app_preflight_checks": {"severity": ("error", "warning"), "rule": (), "fix": ()},
+}
+SOMEWHERE = {
+    "{socket}": "/socket",
+    "{url}": "http://127.0.0.1",
+    "{unit}": "app.service",
+    "{release}": "/release",
+    "{python}": "/python",
+    "{logs}": "/logs",
+    "{root}": "/root",
+    "{dotenv}": "/env",
+}
+
+
+def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
+    """Mistakes in checks, which would otherwise come out on the host, in the middle of a deploy."""
+    for name, ours in OF_CHECKS.items():
+        plain = []
+        for number, check in enumerate(declared[name], start=1):
+            for option, choices in ours.items():
+                if option in check and (check[option] not in choices if choices else not isinstance(check[option], str)):
+                    yield f"{name}: check {number}: {option}: found {json.dumps(check[option], default=str)}; allowed: {', '.join(choices) or 'text'}."
+            if not isinstance(check.get("type"), str):
+                yield f"{name}: check {number}: type: missing; ansible-doc bulletproof.deploy.health_check lists them."
+                continue
+            done = _declared_checks.completed({key: value for key, value in check.items() if key not in ours}, SOMEWHERE, ["/environment"])
+            if name == "app_checks" and done["type"] in _declared_checks.OVER_HTTP and not {"url", "unix_socket"} & set(done):
+                done["unix_socket"] = "/socket"
+            plain.append(done)
+        try:
+            if plain:
+                engine.validate(plain)
+        except Failure as failure:
+            yield from (f"{name}: {line[2:]}." for line in failure.what.splitlines()[1:])
 
 
 def expected_versions(version: str) -> t.List[str]:

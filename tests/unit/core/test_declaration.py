@@ -116,3 +116,22 @@ def test_what_playbooks_use_themselves_is_no_mistake(name):
 @pytest.mark.parametrize("version,told", [("1.0", ["1.0", "v1.0"]), ("v1.0", ["1.0", "v1.0"]), ("vintage", ["vintage", "vvintage"])])
 def test_a_version_may_be_told_with_or_without_v(version, told):
     assert _declaration.expected_versions(version) == told
+
+
+def test_checks_are_looked_at_before_any_host():
+    """Fails when they are left to the engine on the host, which would refuse them in the middle of a switch."""
+    told = mistakes(
+        app_checks=[
+            {"type": "burst", "path": "/", "requests": 20},
+            {"type": "log", "files": ["{logs}/error.log"], "never": ["python"], "when": "later"},
+            {"type": "http", "path": "/", "deadlne": 3},
+            {"path": "/"},
+        ],
+        app_preflight_checks=[{"type": "r2", "severity": "fatal"}, {"type": "port", "port": "ssh"}],
+    )
+    assert [one.split(":")[0] for one in told] == ["app_checks"] * 3 + ["app_preflight_checks"] * 2
+    assert 'app_checks: check 2: when: found "later"; allowed: before, after, watch.' in told
+    assert any("deadlne" in one and "deadline" in one for one in told)
+    assert "app_checks: check 4: type: missing; ansible-doc bulletproof.deploy.health_check lists them." in told
+    assert 'app_preflight_checks: check 1: severity: found "fatal"; allowed: error, warning.' in told
+    assert any("check 2" in one and "port" in one for one in told[4:])
