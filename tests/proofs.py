@@ -145,6 +145,48 @@ PROOFS = (
         "",
         "database/test_alembic.py::test_up_again_and_down[sqlite]",
     ),
+    Proof(
+        "env-link",
+        "_dotenv/desired.py",
+        "os.O_RDONLY | os.O_NOFOLLOW",
+        "os.O_RDONLY",
+        "environment/test_env_file.py::test_what_is_no_file_of_its_own_is_refused",
+    ),
+    Proof(
+        "env-values-hidden",
+        "../modules/env_file.py",
+        "            module.params[option] = {name: HIDDEN for name in module.params[option]}\n",
+        "            pass\n",
+        "environment/test_env_file.py::test_no_value_is_anywhere_but_in_the_file",
+    ),
+    Proof(
+        "env-one-at-a-time",
+        "../modules/env_file.py",
+        "LOCK_WAIT):\n        yield",
+        "LOCK_WAIT):\n        pass\n    yield",
+        "environment/test_env_file.py::test_two_at_once_lose_nothing",
+    ),
+    Proof(
+        "env-rules-before-writing",
+        "../modules/env_file.py",
+        "        if errors:\n",
+        "        if False:\n",
+        "environment/test_env_file.py::test_rules_are_looked_at_before_anything_is_written",
+    ),
+    Proof(
+        "env-comment-of-old-systemd",
+        "_dotenv/dialects.py",
+        "_COMMENT_THAT_GOES_ON if comments_go_on else _COMMENT",
+        "_COMMENT",
+        "environment/test_systemd.py::test_systemd_reads_what_we_read",
+    ),
+    Proof(
+        "env-what-follows-a-line",
+        "_dotenv/dialects.py",
+        'reader(f"A={candidate}\\n{_FOLLOWING}") == {"A": value, "B": "b", "C": "c"}',
+        'reader(f"A={candidate}\\n") == {"A": value}',
+        "unit/dotenv/test_dialects.py::test_what_is_written",
+    ),
 )
 
 

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 
 import pytest
@@ -16,6 +17,12 @@ from lab.hosts import Host
 
 NAME = os.environ.get("BULLETPROOF_ENVIRONMENT_HOST", f"environment-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}")
 RELEASE = os.environ.get("BULLETPROOF_ENVIRONMENT_RELEASE", "bookworm")
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    # All cases are always tried; those who run several kinds of tests have the option.
+    with contextlib.suppress(ValueError):
+        parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
 
 
 @pytest.fixture(scope="session")
