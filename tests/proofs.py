@@ -180,13 +180,6 @@ PROOFS = (
         "_COMMENT",
         "environment/test_systemd.py::test_systemd_reads_what_we_read",
     ),
-    Proof(
-        "env-what-follows-a-line",
-        "_dotenv/dialects.py",
-        'reader(f"A={candidate}\\n{_FOLLOWING}") == {"A": value, "B": "b", "C": "c"}',
-        'reader(f"A={candidate}\\n") == {"A": value}',
-        "unit/dotenv/test_dialects.py::test_what_is_written",
-    ),
 )
 
 
