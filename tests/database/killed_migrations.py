@@ -180,14 +180,15 @@ class Rounds:
         self.events = os.path.join(given["place"], "events")
         self.lines = os.path.join(given["place"], "lines")
 
-    def start(self, at=0, whole_group=False, environment=()):
+    def start(self, traced=(), environment=()):
         if "environment" in self.given:
             each = self.chance.choice(["", "1"])
             with open(self.given["environment"], "w") as stream:
                 stream.write("\n".join([self.given["variable"], f"EACH={each}", *environment, ""]))
         module = f"{PLUGINS}/modules/{self.given['module']}".replace("/", ".")
+        # To follow every line takes longer than the work itself.
         process = subprocess.Popen(
-            [sys.executable, __file__, module, str(at), "group" if whole_group else "", self.lines],
+            [sys.executable, __file__, module, *traced, self.lines] if traced else [sys.executable, "-m", module],
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=subprocess.STDOUT,
@@ -198,10 +199,10 @@ class Rounds:
         process.stdin = None
         return process
 
-    def completed(self):
+    def completed(self, traced=()):
         """Run it without harm, at once; how long it took."""
         began = time.monotonic()
-        process = self.start()
+        process = self.start(traced)
         said = process.communicate()[0].decode()
         assert process.returncode == 0, said
         assert self.where() == self.given["newest"]
@@ -221,7 +222,7 @@ class Rounds:
         """Whether it was killed before its end."""
         whole_group = self.chance.random() < 0.5
         if way == "line":
-            process = self.start(self.chance.randint(1, lines), whole_group)
+            process = self.start([str(self.chance.randint(1, lines)), "group" if whole_group else ""])
         elif way == "statement":
             process = self.start(environment=[f"DIE_AT={self.chance.randint(1, events)}"])
         else:
@@ -240,7 +241,7 @@ class Rounds:
 
     def run(self):
         self.database.empty(self.chance)
-        took = self.completed()
+        took = self.completed(traced=["0", ""])
         lines = self.read(self.lines)
         events = self.read(self.events) if "statement" in self.given["ways"] else 0
         cut, stopped = dict.fromkeys(self.given["ways"], 0), []
@@ -249,7 +250,7 @@ class Rounds:
             self.database.empty(self.chance)
             cut[way] += self.killed(way, took, lines, events)
             stopped.append(self.where())
-            self.completed()
+            took = self.completed()
         return {"cut": cut, "stopped": stopped, "lines": lines, "events": events}
 
     def run_slow(self):

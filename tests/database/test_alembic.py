@@ -17,16 +17,18 @@ from database.alembic_projects import ASYNC_ENV, ENV, FLASK_APP, FLASK_ENV, INI,
 from database.direct import Direct
 from database.killed_migrations import SLEEP, sql
 
+# SQLite before 3.35 cannot drop a column.
+BATCH = "with op.batch_alter_table('item') as batch: "
 SHOP = {
     "a1": (
         None,
         "op.create_table('item', sa.Column('id', sa.Integer, primary_key=True), sa.Column('name', sa.String(40)))",
         "op.drop_table('item')",
     ),
-    "a2": ("a1", "op.add_column('item', sa.Column('price', sa.Integer))", "op.drop_column('item', 'price')"),
+    "a2": ("a1", "op.add_column('item', sa.Column('price', sa.Integer))", f"{BATCH}batch.drop_column('price')"),
 }
 ADDS = {"a3": ("a2", "op.create_table('late', sa.Column('id', sa.Integer, primary_key=True))", "op.drop_table('late')")}
-DROPS = {"a4": ("a3", "op.drop_column('item', 'name')", "op.add_column('item', sa.Column('name', sa.String(40)))")}
+DROPS = {"a4": ("a3", f"{BATCH}batch.drop_column('name')", "op.add_column('item', sa.Column('name', sa.String(40)))")}
 MIDWAY = {
     **ADDS,
     "a4": ("a3", "op.create_table('half', sa.Column('id', sa.Integer))\nop.execute('INSERT INTO nowhere VALUES (1)')", "pass"),
@@ -47,7 +49,17 @@ op.create_table('late', sa.Column('id', sa.Integer, primary_key=True))""",
         "op.drop_table('late')",
     )
 }
-WANTED = ["alembic", "sqlalchemy", "psycopg[binary]", "aiosqlite", "asyncpg", "greenlet", "flask-migrate", "flask-sqlalchemy"]
+WANTED = [
+    "alembic",
+    "sqlalchemy",
+    "psycopg[binary]",
+    "psycopg2-binary",
+    "aiosqlite",
+    "asyncpg",
+    "greenlet",
+    "flask-migrate",
+    "flask-sqlalchemy",
+]
 OLD = ["alembic==1.7.7", "sqlalchemy==1.4.54", "psycopg2-binary"]
 
 
@@ -219,7 +231,7 @@ op.execute('INSERT INTO nowhere VALUES (1)')"""
 def test_killed_at_any_point_the_next_run_needs_no_help(request, project):
     """Fails on SQLite without the transaction that is begun before a change of the schema: a table is there and its revision is not."""
     matrix = request.config.getoption("matrix")
-    rounds = 120 if matrix else 2 if project.server is None else 1
+    rounds = 70 if matrix else 2 if project.server is None else 1
     steps = {
         f"r{number}": (
             f"r{number - 1}" if number > 1 else None,
@@ -250,7 +262,7 @@ def test_killed_at_any_point_the_next_run_needs_no_help(request, project):
     done = project.module.killed(**given, seed=random.randrange(10**6))
     print(done)
     assert done["events"] > 30 and done["lines"] > 300
-    assert not matrix or (sum(done["cut"].values()) >= 100 and {1, 2, 3, 4, 5} & set(done["stopped"]))
+    assert not matrix or (sum(done["cut"].values()) >= 50 and {1, 2, 3, 4, 5} & set(done["stopped"]))
     if matrix and project.server is not None and project.server.version >= 14:
         # Fails without client_connection_check_interval: the server sleeps on, and keeps its locks.
         assert project.module.killed(**given, seed=1, slow=True)["seconds"] < 30

@@ -253,7 +253,7 @@ def test_killed_at_any_point_the_next_run_needs_no_help(request, host, server, f
         "newest": 6,
         "revision": [LEDGER, "number"],
         "place": "/srv/sql",
-        "ways": ["time", "line"],
+        "ways": ["line", "time"],
         "rounds": rounds,
     }
     direct = Direct(host)
