@@ -6,10 +6,11 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 COLLECTIONS := .cache/collections/ansible_collections/bulletproof/deploy
 SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks changelogs -not -path '*/__pycache__*' -not -name '*.pyc' 2> /dev/null)
+INTEGRATION := tests/database tests/environment tests/storage tests/checks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix proofs database database-matrix test demo bench clean
+.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix proofs integration integration-matrix test demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -68,14 +69,14 @@ fault-matrix: collection ## the same, all cases
 proofs: env ## take each protection out, and see its test fail
 	.venv/bin/python tests/proofs.py $(OPTIONS)
 
-database: collection ## backups, migrations and checks on real SQLite, PostgreSQL and S3: a sample of the cases
-	pytest tests/database -n 2 --dist loadfile
+integration: collection ## modules on lab hosts, with real SQLite, PostgreSQL, S3, systemd and logs: a sample of the cases
+	pytest $(INTEGRATION) -n 2 --dist loadfile
 
-database-matrix: collection ## the same, all cases
-	pytest tests/database -n 2 --dist loadfile --matrix
+integration-matrix: collection ## the same, all cases
+	pytest $(INTEGRATION) -n 2 --dist loadfile --matrix
 
-test: env ## lint, sanity, unit, molecule, database, e2e and fault, in order
-	@.ci/steps lint sanity unit molecule database e2e fault
+test: env ## lint, sanity, unit, molecule, integration, e2e and fault, in order
+	@.ci/steps lint sanity unit molecule integration e2e fault
 
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py
