@@ -252,23 +252,28 @@ def _attempt(options: Options, timeout: float, memory: Memory) -> Answer:
     return exchanged(options, timeout)[0]
 
 
-def exchanged(options: Options, timeout: float) -> t.Tuple[Answer, t.Optional[Reply]]:
-    """Ask and judge; the reply is None when there was none."""
+Tell = t.Callable[[Reply, t.Sequence[str]], str]
+
+
+def exchanged(options: Options, timeout: float, tell: Tell = excerpt) -> t.Tuple[Answer, t.Optional[Reply]]:
+    """Ask and judge; the reply is None when there was none.
+
+    :param tell: (reply, secrets that were sent) -> what of the body may be shown.
+    """
     request = request_of(options)
     try:
         reply = ask(request, timeout, options["follow_redirects"])
     except NoAnswer as problem:
         return unanswered(options, problem, _expected(options)), None
-    return _judged(options, request, reply), reply
+    return _judged(options, request, reply, tell(reply, secrets_of(options))), reply
 
 
 def _expected(options: Options) -> t.Dict[str, t.Any]:
     return {name: options[name] for name in ("status", "json", "pattern", "max_latency") if options[name] is not None}
 
 
-def _judged(options: Options, request: Request, reply: Reply) -> Answer:
+def _judged(options: Options, request: Request, reply: Reply, said: str) -> Answer:
     expected = _expected(options)
-    said = excerpt(reply, secrets_of(options))
     found: t.Dict[str, t.Any] = {"status": reply.status, "latency": round(reply.elapsed, 3)}
     asked = f"{where(options, options['method'] or request.method)} answered {reply.status} in {reply.elapsed:.3f} s"
     problems = status_problems(options, reply)

@@ -36,6 +36,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.exchang
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.http import (
     ASKING,
     asking_mistakes,
+    excerpt,
     exchanged,
     forms_of,
     look_up,
@@ -149,19 +150,25 @@ class _Run:
         try:
             if seconds <= 0:
                 return Answer(FAIL, "no time was left for it")
-            answer, reply = exchanged(asked, seconds)
+            missing: t.List[str] = []
+
+            def tell(reply: Reply, secrets: t.Sequence[str]) -> str:
+                # Also from an answer that is not good: what was made has to be cleaned up, and must not be shown.
+                missing.extend(self._capture(step, reply))
+                if step["capture"] and reply.status < 400:
+                    return "(not shown)"  # it may hold more of what is captured
+                return excerpt(reply, [*secrets, *self.secrets])
+
+            answer, reply = exchanged(asked, seconds, tell)
         except CannotTell as reason:
             return Answer(UNKNOWN, str(reason))
         if reply is not None:
             self.told.append({"step": step["name"], "status": reply.status, "seconds": round(reply.elapsed, 3)})
-            # Also from an answer that is not good: what was made has to be cleaned up, and must not be shown.
-            missing = self._capture(step, reply)
             if answer.good and missing:
                 answer = Answer(FAIL, f"the answer has no {' and no '.join(missing)}")
             if answer.good and equal is not None:
                 answer = _compared(reply, equal, answer)
-        secrets = [*self.secrets, *secrets_of(asked)]
-        return replace(answer, evidence=redacted(answer.evidence, secrets), found=None, expected=None)
+        return replace(answer, found=None, expected=None)
 
     def _capture(self, step: Options, reply: Reply) -> t.List[str]:
         """Keep what is to be captured; the paths that are not there."""

@@ -35,7 +35,7 @@ def environment(tmp_path_factory):
         (metadata / "METADATA").write_text(f"Metadata-Version: 2.1\nName: {name}\nVersion: {version}\n")
     app = path / "app" / "shop"
     app.mkdir(parents=True)
-    (app / "__init__.py").write_text("print('hello from the app')\n")
+    (app / "__init__.py").write_text("import os\nos.write(1, b'hello from the app')\n")
     (app / "wsgi.py").write_text("def app(): ...\nnothing = 5\n")
     (app / "models.py").write_text("class Base: ...\n\nraise ValueError(\"Attribute name 'metadata' is reserved, canary-12345\")\n")
     (app / "views.py").write_text("import sys\nfrom shop import tools\n")
@@ -94,7 +94,11 @@ def test_what_can_be_imported(imported, environment):
 
 def test_what_cannot_be_told(imported, check):
     verdict = imported(modules=["shop.dies"], user=ME)
-    assert verdict.verdict == "unknown" and "ended with status 4 without an answer: out of metrics" in verdict.evidence
+    assert (
+        verdict.verdict == "unknown"
+        and "ended with status 4 without an answer:" in verdict.evidence
+        and "out of metrics" in verdict.evidence
+    )
     began = time.monotonic()
     assert imported(modules=["shop.hangs"], user=ME, timeout=0.5).verdict == "unknown"
     assert time.monotonic() - began < 3

@@ -23,7 +23,8 @@ PASSWORD, TOKEN, SIGNATURE = CANARIES
 class Store:
     """An app that keeps files, with one thing wrong at a time."""
 
-    def __init__(self, storage=None):
+    def __init__(self, storage=None, elsewhere=False):
+        self.elsewhere = elsewhere
         self.files = {}
         self.wrong = ""
         self.storage = storage
@@ -34,9 +35,12 @@ class Store:
         body = handler.received()
         if kind == "login":
             assert json.loads(body) == {"user": "shop", "password": PASSWORD} and handler.headers["Content-Type"] == "application/json"
+            if self.wrong in ("created", "leaks"):
+                return handler.answer(201 if self.wrong == "created" else 500, {"user": {"token": TOKEN * 50}})
             return handler.answer(200, {"user": {"token": TOKEN}} if self.wrong != "login" else {"error": PASSWORD})
         if kind == "signed":
-            assert handler.headers["Authorization"] is None, "what is for the app goes to nobody else"
+            assert handler.headers["Authorization"] is None
+            assert not self.elsewhere or handler.headers["Host"] != "shop.example.com", "what is for the app goes to nobody else"
             name, _question, query = rest.partition("?")
             assert query == f"signature={SIGNATURE}"
             content = b"another content" if self.wrong == "content" else self.files[int(name)]
@@ -90,7 +94,7 @@ def run(serve, check, tmp_path, monkeypatch):
     from . import conftest
 
     monkeypatch.setattr(conftest.Handler, "do_DELETE", conftest.Handler.respond, raising=False)
-    elsewhere = Store()
+    elsewhere = Store(elsewhere=True)
     store = Store(serve(elsewhere))
     elsewhere.files = store.files
     path = str(tmp_path / "s")
@@ -123,6 +127,8 @@ def test_values_are_carried_from_step_to_step(run, serve, check):
     "wrong,said,left",
     [
         ("login", "step 1 of 5, log in: the answer has no user.token; clean up had nothing to do, without id", 0),
+        ("created", "step 1 of 5, log in: POST", 0),
+        ("leaks", "step 1 of 5, log in: POST", 0),
         ("status", "step 2 of 5, upload: POST", 0),
         ("storage_path", "step 2 of 5, upload: the answer has no storage_path; passed: log in, clean up", 0),
         ("content", "step 4 of 5, fetch: the body is another one: found 15 bytes, expected 43", 0),
