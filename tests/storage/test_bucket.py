@@ -94,8 +94,8 @@ CASES = (
     Case("nobody's certificate", ("tls",), endpoint="tls-nobodys", said="unable to get local issuer certificate"),
     Case("an old certificate", ("tls",), endpoint="tls-over", said="certificate has expired"),
     Case("TLS to what has none", ("tls",), endpoint="https://127.0.0.1:8333", said="no trusted TLS connection"),
-    Case("slow", ("timeout",), endpoint="slow", trial={"attempts": 1}, said="did not answer in time"),
-    Case("broken off", ("broken",), endpoint="break", trial={"attempts": 1}, said="broke off"),
+    Case("slow", ("timeout",), endpoint="slow", trial={"read_timeout": 1}, said="did not answer in time"),
+    Case("broken off", ("broken",), endpoint="break", said="broke off"),
     Case("no proxy", ("proxy",), environment={"http_proxy": "http://127.0.0.1:1"}, said="the proxy that the environment names"),
     # The storage.
     Case("boto3's own checksums", ("checksum",), endpoint="no-checksums", trial={"checksums": "when_supported"}, said="does not take the checksum"),
@@ -104,8 +104,8 @@ CASES = (
     Case("no parts", ("unsupported",), endpoint="no-multipart", said="does not know the request"),
     Case("no presigned", ("presigned",), endpoint="no-presigned", said="a presigned URL is refused"),
     Case("for ever", ("not_expired",), endpoint="cache", said="served when its time is over"),
-    Case("too much", ("throttled",), endpoint="error:503-SlowDown", trial={"attempts": 1}, said="takes no more requests"),
-    Case("broken storage", ("server",), endpoint="error:500-InternalError", trial={"attempts": 1}, said="the storage failed"),
+    Case("too much", ("throttled",), endpoint="error:503-SlowDown", said="takes no more requests"),
+    Case("broken storage", ("server",), endpoint="error:500-InternalError", said="the storage failed"),
     Case("anything else", ("request",) * 3, endpoint="error:400-Whatever", said="refused the request (Whatever)"),
 )  # fmt: skip
 LATE = (
@@ -145,7 +145,7 @@ class Storage:
             for case in cases
         ]
         argv = [*under, "env", "PYTHONPATH=/opt/code", "python3", "-c", CHECK]
-        return [json.loads(line) for line in self.host.run(argv, stdin=json.dumps(described)).stdout.splitlines()]
+        return [json.loads(line) for line in self.host.run(argv, stdin=json.dumps(described), timeout=300).stdout.splitlines()]
 
     def come_as(self, who: Identity, **other: str) -> None:
         variables = {**who.environment(self.store, "one-bucket"), **other}
