@@ -101,6 +101,10 @@ def copied(log):
     os.truncate(log, 0)
 
 
+def copied_to_keep(log):
+    shutil.copyfile(log, f"{log}.1")
+
+
 def dated_and_compressed(log):
     with gzip.open(f"{log}-20250102.gz", "wb") as packed:
         packed.write(log.read_bytes())
@@ -116,7 +120,7 @@ def before_its_extension(log):
     log.rename(log.with_name("error-2025-01-02.log"))
 
 
-@pytest.mark.parametrize("rotate", [renamed, copied, dated_and_compressed, renamed_twice, before_its_extension])
+@pytest.mark.parametrize("rotate", [renamed, copied, copied_to_keep, dated_and_compressed, renamed_twice, before_its_extension])
 def test_a_rotated_log_is_read_to_its_end_and_then_the_new_one(log, check, rotate):
     append(log.with_name("error.log.7"), "rotated long ago\n")
     append(log.with_name("error-worker.log"), "another log\n")
@@ -328,6 +332,8 @@ LINES = st.lists(
 PATTERNS = [
     "ERROR", "error", "(?i)error", r"\d+", "^$", "^ok", "failed$", r"user \d+ failed", "Name|boom", "(?:Name|Import)Error", "caf.", r"\bERR\b",
     r"x{3,}", "E(?!RR)", r"(?<!user )\d", r"\Aok", r"boom\Z", "[^a-z]+$", r"\s", "", "ok$",
+    r"\d(?!\s)",
+    r"boom(?!\s)",
     "ERROR (?:boom|bang)", "(?:abc)?ok", "b$",
 ]  # fmt: skip
 

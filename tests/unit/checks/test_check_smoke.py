@@ -16,8 +16,8 @@ import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
-CANARIES = ("pa-canary-ss", "tok-canary-en", "sig-canary-nature")
-PASSWORD, TOKEN, SIGNATURE = CANARIES
+CANARIES = ("pa-canary-ss", "tok-canary-en", "sig-canary-nature", "ref-canary-esh")
+PASSWORD, TOKEN, SIGNATURE, REFRESH = CANARIES
 
 
 class Store:
@@ -36,7 +36,7 @@ class Store:
         if kind == "login":
             assert json.loads(body) == {"user": "shop", "password": PASSWORD} and handler.headers["Content-Type"] == "application/json"
             if self.wrong in ("created", "leaks"):
-                return handler.answer(201 if self.wrong == "created" else 500, {"user": {"token": TOKEN * 50}})
+                return handler.answer(*(500, {"user": {"token": TOKEN * 50}}) if self.wrong == "leaks" else (201, {"refresh": REFRESH}))
             return handler.answer(200, {"user": {"token": TOKEN}} if self.wrong != "login" else {"error": PASSWORD})
         if kind == "signed":
             assert handler.headers["Authorization"] is None
