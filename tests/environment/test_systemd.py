@@ -19,7 +19,7 @@ UNIT = f"""[Service]
 Type=oneshot
 EnvironmentFile=-{PLACE}/%i.env
 ExecStart=/usr/bin/env -0
-StandardOutput=truncate:{PLACE}/%i.out
+StandardOutput=file:{PLACE}/%i.out
 """
 WRITE = """import json, sys
 for number, text in enumerate(json.load(sys.stdin)):
