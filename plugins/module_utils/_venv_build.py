@@ -80,23 +80,25 @@ def create_command(builder: Builder, spec: Spec, path: str) -> list[str]:
     return [spec.python, "-I", "-m", "venv", path]
 
 
-def install_command(builder: Builder, spec: Spec, path: str, arguments: t.Sequence[str], last: bool) -> list[str]:
-    """:param last: Nothing is installed after this, so what is there gets compiled."""
+# uv compiles what a command installs, and nothing that was there before (0.13): so each does it. What is not compiled, every worker compiles at every start.
+COMPILING = "--compile-bytecode"
+
+
+def install_command(builder: Builder, spec: Spec, path: str, arguments: t.Sequence[str]) -> list[str]:
     python = os.path.join(path, "bin", "python")
     if builder.program:
         configuration = [] if spec.kind == "uv" else _machine_wide()
-        compiling = ["--compile-bytecode"] if last else []
-        return [builder.program, "pip", "install", *configuration, *_cached(builder), "--python", python, *compiling, *arguments]
+        return [builder.program, "pip", "install", *configuration, *_cached(builder), "--python", python, COMPILING, *arguments]
     options = ["--no-input", "--disable-pip-version-check", "--retries", "2", "--cache-dir", os.path.join(builder.cache, "pip")]
     # Isolated: the working directory is the release, whose modules must not become pip's own.
     return [python, "-I", "-m", "pip", "install", *options, *arguments]
 
 
-def sync_command(builder: Builder, spec: Spec, path: str, last: bool) -> list[str]:
+def sync_command(builder: Builder, spec: Spec, path: str) -> list[str]:
     """The project's own ``[tool.uv]`` is wanted here: it says where its packages come from."""
     project = ["--project", spec.directory, "--frozen", "--no-install-project", "--no-dev"]
     python = os.path.join(path, "bin", "python")
-    return [builder.program, "sync", *project, *_cached(builder), "--python", python, *(["--compile-bytecode"] if last else [])]
+    return [builder.program, "sync", *project, *_cached(builder), "--python", python, COMPILING]
 
 
 def _machine_wide() -> list[str]:
@@ -131,21 +133,21 @@ def _steps(builder: Builder, spec: Spec, lock: Lock, path: str, temporary: str) 
     constraints = [word for file in lock.constraints for word in ("-c", file)]
     extra = ["-r", _listed(temporary, "extra.txt", lock.extra), *constraints] if lock.extra else []
     if spec.kind == "uv":
-        yield sync_command(builder, spec, path, last=not extra)
+        yield sync_command(builder, spec, path)
     elif spec.kind == "requirements" and lock.hashed:
         file = os.path.join(spec.directory, spec.file)
-        yield install_command(builder, spec, path, ["--require-hashes", "-r", file], last=not extra)
+        yield install_command(builder, spec, path, ["--require-hashes", "-r", file])
     else:
         main = {
             "requirements": ["-r", os.path.join(spec.directory, spec.file)],
             "wheel": [os.path.join(spec.directory, spec.file), *([] if extra else constraints)],
         }.get(spec.kind, [])
         if main or extra:
-            yield install_command(builder, spec, path, [*main, *extra], last=True)
+            yield install_command(builder, spec, path, [*main, *extra])
         return
     if extra:
         fixed = [f"{name}=={version}" for name, version in sorted(installed(path).items())]
-        yield install_command(builder, spec, path, [*extra, "-c", _listed(temporary, "fixed.txt", fixed)], last=True)
+        yield install_command(builder, spec, path, [*extra, "-c", _listed(temporary, "fixed.txt", fixed)])
 
 
 def _listed(directory: str, name: str, requirements: t.Sequence[str]) -> str:

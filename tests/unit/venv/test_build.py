@@ -57,9 +57,14 @@ def test_nobody_else_can_write_there_whatever_the_umask(either: Host) -> None:
     assert all(mode & 0o005 == 0o005 for path, mode in modes.items() if path.is_dir())
 
 
-def test_bytecode_is_there_before_the_service_starts(host: Host) -> None:
-    environment = host.ensure(host.requirements(LOCK))
-    assert list(Path(environment.path).rglob("alpha/__pycache__/*.pyc"))
+def test_bytecode_is_there_before_the_service_starts(host: Host, index: Index) -> None:
+    """Of packages with hashes, too, after which others are installed by a command of their own."""
+    digest = index.add("gamma", "1.0")
+    for lock, extra in ((LOCK, ()), (f"gamma==1.0 --hash=sha256:{digest}\n", ("beta==1.0",))):
+        environment = host.ensure(host.requirements(lock, extra=extra))
+        modules = [path for path in Path(environment.path).rglob("*/__init__.py") if path.parent.name in ("alpha", "beta", "gamma")]
+        assert len(modules) == 2 + len(extra)
+        assert [path for path in modules if not list(path.parent.glob("__pycache__/__init__.*.pyc"))] == []
 
 
 def test_packages_are_hard_links_into_the_cache(host: Host) -> None:
