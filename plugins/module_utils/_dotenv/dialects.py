@@ -5,7 +5,7 @@
 """What a file of environment variables means: to systemd, to Docker Compose, and to python-dotenv.
 
 They agree on less than one thinks. What each reads here is what it reads in truth, oddities included, as tried against the programs themselves
-(systemd 247 to 257, Compose 5.6, python-dotenv 1.2), with nothing in the environment that a reference could mean.
+(systemd 247 and 252, Compose 5.6, python-dotenv 1.2), with nothing in the environment that a reference could mean.
 
 The standard library alone, because the agent on the host uses it without Ansible.
 """

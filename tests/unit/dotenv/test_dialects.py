@@ -211,9 +211,9 @@ def test_systemd_reads_what_is_written_and_the_others_are_known(values):
         assert set(others) >= set(wrong) - {"compose"}
 
 
-def test_a_megabyte_takes_no_longer_than_a_moment():
+def test_half_a_megabyte_takes_no_longer_than_a_moment():
     """Also of what makes a careless pattern try again at every character."""
-    million = 1_000_000
+    million = 500_000
     texts = ["".join(f"KEY_{number}='a value \\ {number}'\n" for number in range(million // 28))]
     texts += [
         start + piece * (million // len(piece))
