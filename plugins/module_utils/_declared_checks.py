@@ -17,14 +17,21 @@ OVER_HTTP = ("burst", "http", "smoke", "version")
 READ_ENVIRONMENT = ("import", "log", "r2")
 
 
-def completed(check: t.Mapping[str, t.Any], words: t.Mapping[str, str], environment_files: t.Sequence[str]) -> Check:
+def completed(check: t.Mapping[str, t.Any], words: t.Mapping[str, str], environment_files: t.Sequence[str], user: str = "") -> Check:
     """A check as the engine takes it.
 
     :param words: What stands for what in its texts, such as ``{socket}``.
     :param environment_files: Where the app's environment is; a later file wins.
+    :param user: Whose account the app runs as, and so what is imported.
     """
     done = t.cast(Check, _filled(check, words))
-    if done["type"] in READ_ENVIRONMENT and not {"environment_files", "access_key_id"} & set(done):
+    if done["type"] == "import":
+        done.setdefault("python", words.get("{python}"))
+        if user and {"modules", "entrypoint"} & set(done):
+            done.setdefault("user", user)
+            done.setdefault("directory", words.get("{release}"))
+    reads = done["type"] in READ_ENVIRONMENT and (done["type"] != "import" or "user" in done)
+    if reads and not {"environment_files", "access_key_id"} & set(done):
         done["environment_files"] = list(environment_files)
     if done["type"] == "env":
         done.setdefault("path", environment_files[0])

@@ -14,6 +14,7 @@ from __future__ import annotations
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _logs, _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import owner_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import log
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout, reserved
@@ -119,7 +120,9 @@ def _completed(layout: Layout, manifest: Manifest, slot: str, when: str, check: 
         "{python}": reserved(release, "venv/bin/python"),
         "{logs}": layout.logs,
     }
-    return _declared_checks.completed({name: value for name, value in check.items() if name != "when"}, words, files)
+    return _declared_checks.completed(
+        {name: value for name, value in check.items() if name != "when"}, words, files, owner_of(layout.shared)
+    )
 
 
 def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:

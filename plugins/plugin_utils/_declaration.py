@@ -254,6 +254,8 @@ SOMEWHERE = {
 def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     """Mistakes in checks, which would otherwise come out on the host, in the middle of a deploy."""
     for name, ours in OF_CHECKS.items():
+        # Before a deploy there is no release whose account it could be.
+        user = declared["app_user"] if name == "app_checks" else ""
         plain = []
         for number, check in enumerate(declared[name], start=1):
             for option, choices in ours.items():
@@ -262,7 +264,9 @@ def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
             if not isinstance(check.get("type"), str):
                 yield f"{name}: check {number}: type: missing; ansible-doc bulletproof.deploy.health_check lists them."
                 continue
-            done = _declared_checks.completed({key: value for key, value in check.items() if key not in ours}, SOMEWHERE, ["/environment"])
+            done = _declared_checks.completed(
+                {key: value for key, value in check.items() if key not in ours}, SOMEWHERE, ["/environment"], user
+            )
             if name == "app_checks" and done["type"] in _declared_checks.OVER_HTTP and not {"url", "unix_socket"} & set(done):
                 done["unix_socket"] = "/socket"
             plain.append(done)
