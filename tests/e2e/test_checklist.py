@@ -11,6 +11,7 @@ import typing as t
 from collections.abc import Iterator
 
 import pytest
+import yaml
 from e2e.apps import App
 from e2e.conftest import NewApp
 
@@ -35,7 +36,8 @@ def store(host: Host) -> Iterator[ObjectStore]:
 
 @pytest.fixture(scope="module")
 def shop(new_shop: NewApp, host: Host, store: ObjectStore) -> App:
-    return new_shop("checklist", [host], app_watch=3, app_waivers=LAB, **secrets(store))
+    declared = yaml.safe_load((REPOSITORY / "examples" / "checklists" / "r2_storage.yml").read_text())
+    return new_shop("checklist", [host], app_watch=3, app_waivers=LAB, **declared, **secrets(store))
 
 
 def secrets(store: ObjectStore, identity: str = "read_write") -> dict[str, object]:
@@ -50,11 +52,6 @@ def secrets(store: ObjectStore, identity: str = "read_write") -> dict[str, objec
     }
 
 
-def play(shop: App, playbook: str, *arguments: str, **extra: object) -> Played:
-    declaration = f"@{REPOSITORY / 'examples' / 'checklists' / 'r2_storage.yml'}"
-    return shop.project.play(playbook, "-e", declaration, *arguments, **extra)
-
-
 def refused(played: Played, *said: str) -> None:
     assert not played.ok, played.output
     assert "Nothing was touched." in played.output
@@ -65,16 +62,16 @@ def refused(played: Played, *said: str) -> None:
 def test_the_checklist_is_one_playbook(shop: App, store: ObjectStore) -> None:
     """Fails without the preflight: the wrong secret would come out when the release starts."""
     # Before the first deploy there are no tools to ask the bucket with, and that is said.
-    refused(play(shop, "preflight"), "the bucket", "nobody knows")
+    refused(shop.project.play("preflight"), "The library boto3 cannot be imported on this host")
     shop.project.must("provision")
     shop.declare(**secrets(store, "wrong_secret"))
-    refused(play(shop, "deploy", app_version="1.0.0"), "the secret access key does not belong to the access key id")
+    refused(shop.project.play("deploy", app_version="1.0.0"), "the secret access key does not belong to the access key id")
     assert not shop.manifests()
     shop.declare(**secrets(store, "read_only"))
-    refused(play(shop, "preflight"), "may not write")
+    refused(shop.project.play("preflight"), "may not write")
 
     shop.declare(**secrets(store))
-    deployed = play(shop, "deploy", "-vvv", "--diff", app_version="1.0.0")
+    deployed = shop.project.play("deploy", "-vvv", "--diff", app_version="1.0.0")
     assert deployed.ok, deployed.output
     assert shop.version() == "1.0.0"
     assert "Bucket access verified" in shop.host.read(f"/var/log/{shop.name}/error.log")
@@ -82,7 +79,7 @@ def test_the_checklist_is_one_playbook(shop: App, store: ObjectStore) -> None:
     assert Bucket(store, BUCKET).objects() == []
     for secret in (PASSWORD, KNOWN["read_write"].secret_access_key):
         assert secret not in deployed.output
-    again = play(shop, "deploy", app_version="1.0.0")
+    again = shop.project.play("deploy", app_version="1.0.0")
     assert again.ok and again.recap(shop.host.name)["changed"] == 0, again.output
     assert shop.host.run(["stat", "--format=%a %U", f"{shop.root}/shared/.env"]).stdout.split() == ["600", "www-data"]
 
@@ -90,9 +87,9 @@ def test_the_checklist_is_one_playbook(shop: App, store: ObjectStore) -> None:
 def test_a_fallback_to_local_files_never_gets_users(shop: App) -> None:
     """The rule refuses it; with the rule waived, the log gives it away, and the old release goes on."""
     local = {"app_env": {"PRODUCTION": "1", "ATTACHMENT_STORAGE_DRIVER": "local", "SHOP_PASSWORD": PASSWORD}, "app_preflight_checks": []}
-    refused(play(shop, "deploy", app_version="1.1.0", **local), "r2-driver")
+    refused(shop.project.play("deploy", app_version="1.1.0", **local), "r2-driver")
     waivers = [*LAB, *({"rule": one, "reason": "moving", "until": "2999-12-31"} for one in ("r2-driver", "r2-settings"))]
-    played = play(shop, "deploy", app_version="1.1.0", app_waivers=waivers, **local)
+    played = shop.project.play("deploy", app_version="1.1.0", app_waivers=waivers, **local)
     assert not played.ok
     assert "Using local filesystem storage" in played.output
     assert "waived:     until 2999-12-31: moving" in played.output
