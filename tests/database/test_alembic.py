@@ -264,7 +264,7 @@ def test_killed_at_any_point_the_next_run_needs_no_help(request, project):
     assert done["events"] > 30 and done["lines"] > 300
     assert not matrix or (sum(done["cut"].values()) >= 50 and {1, 2, 3, 4, 5} & set(done["stopped"]))
     if matrix and project.server is not None and project.server.version >= 14:
-        # Fails without client_connection_check_interval: the server sleeps on, and keeps its locks.
+        # Without client_connection_check_interval the server would sleep on, and keep its locks.
         assert project.module.killed(**given, seed=1, slow=True)["seconds"] < 30
 
 

@@ -240,7 +240,7 @@ def test_files_that_root_has_left_are_named(host, module, files, sqlite):
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
 def test_killed_at_any_point_the_next_run_needs_no_help(request, host, server, files, kind):
-    """Fails when the ledger's line is not in the file's transaction, and when a file is none."""
+    """Fails without BEGIN around a file."""
     matrix = request.config.getoption("matrix")
     rounds = 130 if matrix else 2
     scripts = {f"{number:03}_step.sql": ";\n".join(sql(number)) + ";\n" for number in range(1, 7)}
@@ -262,7 +262,7 @@ def test_killed_at_any_point_the_next_run_needs_no_help(request, host, server, f
     assert done["lines"] > 100
     assert not matrix or (sum(done["cut"].values()) >= 100 and {1, 2, 3, 4, 5} & set(done["stopped"]))
     if matrix and kind == "postgresql" and server.version >= 14:
-        # Fails without client_connection_check_interval: the server sleeps on, and its session keeps the migration's lock.
+        # Without client_connection_check_interval the server would sleep on, and its session keep the migration's lock.
         last = f"{FILES}/006_step.sql"
         host.write("/srv/sql/006_step.sql", scripts["006_step.sql"])
         host.write(last, f"{scripts['006_step.sql']}{SLEEP};\n")
