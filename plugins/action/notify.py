@@ -50,9 +50,7 @@ class ActionModule(ActionBase):
             if not one.sent
         ]
         if check_mode and told:
-            result["msg"] = (
-                f"Would be sent to {', '.join(one.to for one in verdicts if one.sent) or 'nobody'}:\n{title}\n{body}"
-            )
+            result["msg"] = f"Would be sent to {', '.join(one.to for one in verdicts if one.sent) or 'nobody'}:\n{title}\n{body}"
             result["_ansible_verbose_always"] = True
         return result
 

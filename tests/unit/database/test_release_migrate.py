@@ -91,7 +91,9 @@ def test_the_database_is_that_of_the_release_as_its_unit_has_it(tmp_path):
     own = tmp_path / "releases" / "1.0.0-a" / ".release"
     own.mkdir(parents=True)
     (own / "environment").write_text('DATABASE_URL="sqlite:///app.db"\n')
-    assert migrations.of_release(options, layout, "1.0.0-a", serves=False).database == Sqlite(str(tmp_path / "releases" / "1.0.0-a" / "app.db"))
+    assert migrations.of_release(options, layout, "1.0.0-a", serves=False).database == Sqlite(
+        str(tmp_path / "releases" / "1.0.0-a" / "app.db")
+    )
 
 
 SQL_OPTIONS = {

@@ -11,8 +11,8 @@ import typing as t
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import schema, url
-from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import failure_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import failure_of
 
 EVENTS = schema.Relation({"id": "integer", "event_metadata": "jsonb", "title": "character varying(64)"}, rows=3)
 

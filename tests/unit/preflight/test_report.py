@@ -17,7 +17,16 @@ DISK = {
     "rule": "",
 }
 CLOCK = {"severity": "warning", "subject": "clock", "found": "3 s off", "expected": "at most 1 s", "fix": "", "rule": "clock"}
-LOCAL = {"severity": "waived", "subject": "ATTACHMENT_STORAGE_DRIVER", "found": "local", "expected": "r2", "fix": "", "rule": "r2", "until": "2026-12-01", "reason": "the bucket moves"}
+LOCAL = {
+    "severity": "waived",
+    "subject": "ATTACHMENT_STORAGE_DRIVER",
+    "found": "local",
+    "expected": "r2",
+    "fix": "",
+    "rule": "r2",
+    "until": "2026-12-01",
+    "reason": "the bucket moves",
+}
 KEY = {**DISK, "subject": "ATTACHMENT_SECRET", "rule": "ATTACHMENT_SECRET.not_default"}
 
 
@@ -51,7 +60,11 @@ def test_the_worst_first_and_the_same_once():
 
 def test_a_host_that_says_nothing_is_an_error():
     """Fails when only hosts with findings are looked at: nobody looked at this one."""
-    for answer in (None, {"unreachable": True, "msg": "ssh: connect to host web2 port 22: No route to host"}, {"failed": True, "msg": "no sudo"}):
+    for answer in (
+        None,
+        {"unreachable": True, "msg": "ssh: connect to host web2 port 22: No route to host"},
+        {"failed": True, "msg": "no sudo"},
+    ):
         text, findings = told({"web1": {"findings": []}, "web2": answer})
         assert [(one["severity"], one["host"], one["subject"]) for one in findings] == [("error", "web2", "the host itself")]
         assert (answer or {"msg": "it gave no answer"})["msg"] in text
