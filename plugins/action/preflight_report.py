@@ -25,7 +25,7 @@ class ActionModule(ActionBase):
             {
                 "app": {"type": "str", "required": True},
                 "hosts": {"type": "list", "elements": "str", "required": True},
-                "register": {"type": "str", "default": "app_preflight"},
+                "register": {"type": "str", "default": "preflight_answer"},
             }
         )
         known = (task_vars or {})["hostvars"]

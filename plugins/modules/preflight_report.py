@@ -31,7 +31,7 @@ options:
   register:
     description: The variable that each host's answer was registered in.
     type: str
-    default: app_preflight
+    default: preflight_answer
 """
 
 EXAMPLES = r"""
@@ -57,7 +57,7 @@ def main() -> None:
         argument_spec={
             "app": {"type": "str", "required": True},
             "hosts": {"type": "list", "elements": "str", "required": True},
-            "register": {"type": "str", "default": "app_preflight"},
+            "register": {"type": "str", "default": "preflight_answer"},
         },
         supports_check_mode=True,
     )

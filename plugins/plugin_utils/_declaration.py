@@ -37,7 +37,6 @@ PLAYBOOK_VARIABLES = frozenset(
         "app_unlock_run",
         "app_declaration",
         "app_artefact",
-        "app_preflight",
         "app_status",
         "app_revert",
     }
