@@ -35,8 +35,11 @@ CAUSES: t.Mapping[str, Cause] = {
     cause.name: cause
     for cause in (
         Cause("credentials_missing", "there is no access key", "Set access key id and secret access key."),
-        Cause("wrong_key", "the access key id is not known there",
-            f"Compare it with the token's {TOKENS}; a token that was rolled has another. Compare the account in the endpoint, too."),
+        Cause(
+            "wrong_key",
+            "the access key id is not known there",
+            f"Compare it with the token's {TOKENS}; a token that was rolled has another. Compare the account in the endpoint, too.",
+        ),
         Cause(
             "wrong_secret",
             "the secret access key does not belong to the access key id",

@@ -67,6 +67,7 @@ def fetch(location: Location, url: str, timeout: float, limit: t.Optional[int] =
     :raises Refused: with its cause.
     """
     what = "Fetching a presigned URL"
+    cause: _bucket_causes.Cause
     try:
         with urllib.request.build_opener(*_trusting(url)).open(url, timeout=timeout) as response:
             return bytes(response.read() if limit is None else response.read(limit))

@@ -290,15 +290,12 @@ class _Opened:
 
     @contextlib.contextmanager
     def stream(self, inside: bool) -> t.Iterator[t.BinaryIO]:
-        with open(os.dup(self.handle), "rb", buffering=0) as raw:
+        raw = open(os.dup(self.handle), "rb", buffering=0)  # noqa: SIM115 - closed below
+        try:
             raw.seek(0)
-            if not inside:
-                yield t.cast(t.BinaryIO, raw)
-                return
-            import gzip
-
-            with gzip.open(raw, "rb") as unpacked:
-                yield t.cast(t.BinaryIO, unpacked)
+            yield t.cast(t.BinaryIO, _unpacked(raw) if inside else raw)
+        finally:
+            raw.close()
 
     def unpacked_size(self) -> int:
         """Modulo 4 GiB, from the end of the file (RFC 1952)."""
@@ -306,6 +303,12 @@ class _Opened:
 
     def close(self) -> None:
         os.close(self.handle)
+
+
+def _unpacked(raw: t.Any) -> t.Any:
+    import gzip
+
+    return gzip.open(raw, "rb")
 
 
 @dataclass

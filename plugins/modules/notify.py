@@ -50,7 +50,7 @@ options:
     type: float
     default: 10
 notes:
-  - The role M(bulletproof.deploy.notify#role) says what is worth telling.
+  - The role C(notify) says what is worth telling.
 """
 
 EXAMPLES = r"""

@@ -37,7 +37,7 @@ class Host:
             json.dumps(result, default=lambda value: sorted(value) if isinstance(value, (set, frozenset)) else str(value)) + "\n"
         )
         sys.stdout.flush()
-        sys.exit(status)
+        raise SystemExit(status)
 
     def exit_json(self, **result: t.Any) -> t.NoReturn:
         self._end({"changed": False, **result}, 0)

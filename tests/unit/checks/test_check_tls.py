@@ -21,10 +21,10 @@ from cryptography.hazmat.primitives.asymmetric import ec
 def authority(tmp_path_factory):
     """A company's authority: the file of its certificate, and a way to get others from it."""
     directory = tmp_path_factory.mktemp("authority")
-    root_key, name_of = (
-        ec.generate_private_key(ec.SECP256R1()),
-        lambda text: x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)]),
-    )
+    root_key = ec.generate_private_key(ec.SECP256R1())
+
+    def name_of(text: str) -> x509.Name:
+        return x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, text)])
 
     def certificate(name: str, days: int, known: bool = True, authority: bool = False) -> str:
         """The file of a key and a certificate. Of fewer than no days, one that is over; unless known, of nobody else's."""

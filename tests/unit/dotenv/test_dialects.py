@@ -71,12 +71,12 @@ def random_texts(count):
 
     def line():
         quote = chance.choice(["", "'", '"', '"'])
-        value = "".join(chance.choice(NASTY) for _ in range(chance.randint(0, 6)))
+        value = "".join(chance.choice(NASTY) for _number in range(chance.randint(0, 6)))
         value = value.replace(quote, "") if quote else value.replace("\n", "")
         return f"{chance.choice(['', 'export ', ' '])}{chance.choice('ABC')}{chance.choice('==:')}{quote}{value}{quote}{chance.choice([' # x', ''])}\n"
 
-    anything = ["".join(chance.choice(NASTY) for _ in range(chance.randint(2, 14))) for _ in range(count // 2)]
-    return anything + ["".join(line() for _ in range(chance.randint(1, 3))) for _ in range(count // 2)]
+    anything = ["".join(chance.choice(NASTY) for _number in range(chance.randint(2, 14))) for _number in range(count // 2)]
+    return anything + ["".join(line() for _number in range(chance.randint(1, 3))) for _number in range(count // 2)]
 
 
 @pytest.fixture

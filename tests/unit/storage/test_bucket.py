@@ -94,7 +94,7 @@ def fetch(monkeypatch):
 
     monkeypatch.setattr(_bucket_url, "fetch", get)
     monkeypatch.setattr(_bucket.time, "time", lambda: NOW)
-    return lambda storage: current.append(storage)
+    return current.append
 
 
 FULL = ["list", "head", "uploads", "put", "get", "multipart", "presigned", "expired", "buckets", "delete"]
