@@ -643,6 +643,7 @@ def _failed(
         "\n".join(lines),
         fix=fix,
         kind=str(failure.facts.get("kind", "failed")),
+        kept=kept,
         before=list(before),
         after=list(seen.database),
         applied=[brief(step) for step in steps if step["revision"] in done],

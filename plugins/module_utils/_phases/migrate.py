@@ -133,7 +133,7 @@ class Migrate:
         code = self._code(options, release)
         kept = f"The backup from before it: {self.backup.name}." if self.backup else ""
         try:
-            if options["undo"] == "restore" and (self.new or self.backup is not None):
+            if options["undo"] == "restore" and (self.new or (self.backup is not None and left_something(failure))):
                 return self._put_back(options, code.database, failure)
             revision = code.revision()
             # What is in is in, and a rollback has to know.
@@ -174,6 +174,12 @@ class Migrate:
             "applied": [one.as_dict() for one in self.applied],
             "backup": self.backup.name if self.backup else "",
         }
+
+
+def left_something(failure: Failure) -> bool:
+    """Whether a migration that failed has left anything in the database: a restore would cost what users wrote meanwhile. Yes, if that is not known."""
+    facts = failure.facts
+    return "applied" not in facts or bool(facts["applied"]) or bool(facts.get("kept"))
 
 
 def chosen(

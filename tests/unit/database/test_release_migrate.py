@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+from types import SimpleNamespace
+
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import migrations, store
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.backups import Backup
@@ -140,3 +142,27 @@ def test_sql_files_are_migrations_like_any_other(sql_release):
     assert code.revision() == "001_orders.sql"
     with pytest.raises(Failure, match="no way back"):
         code.downgrade("")
+
+
+@pytest.mark.parametrize(
+    ("facts", "restored"),
+    [
+        ({"applied": []}, False),
+        ({"applied": [], "kept": True}, True),
+        ({"applied": [{"revision": "0003"}]}, True),
+        # Nobody could look afterwards.
+        ({}, True),
+    ],
+)
+def test_a_backup_is_restored_only_over_what_a_failed_migration_has_left(monkeypatch, tmp_path, facts, restored):
+    """Fails when it always is: what users wrote since the backup would be gone for nothing."""
+    asked = []
+    work = migrate.Migrate(dry=False)
+    work.began, work.backup = True, SimpleNamespace(name="shop-1.db")
+    monkeypatch.setattr(work, "_put_back", lambda *given: asked.append("restored") or given[-1])
+    monkeypatch.setattr(work, "_record", lambda *given: None)
+    monkeypatch.setattr(work, "_code", lambda options, release: SimpleNamespace(database=None, revision=lambda: "0002"))
+    options = {"app": "shop", "root": str(tmp_path), "release": "1.0.0-a", "undo": "restore"}
+    failure = work.rescue(options, Failure("It failed.", **facts))
+    assert asked == (["restored"] if restored else [])
+    assert restored or "The database is at revision 0002. The backup from before it: shop-1.db." in failure.what
