@@ -81,7 +81,7 @@ PROOFS = (
         "        state = ",
         "fault/test_disk.py::test_full_while_staging",
     ),
-    Proof("disk-check", "_phases/preflight.py", "*disk(options), ", "", "fault/test_disk.py::test_too_little_to_begin_with"),
+    Proof("disk-check", "_phases/preflight.py", "        *disk(options),\n", "", "fault/test_disk.py::test_too_little_to_begin_with"),
     Proof(
         "replaced-workers",
         "_verify.py",
@@ -144,6 +144,72 @@ PROOFS = (
         '            cargs[0] = ":memory:"\n',
         "",
         "database/test_alembic.py::test_up_again_and_down[sqlite]",
+    ),
+    Proof(
+        "record-after-the-backup",
+        "_database/backups.py",
+        """    os.rename(partial, final)
+    try:
+        sync_directory(directory)
+        record = json.dumps(asdict(backup), indent=2, sort_keys=True) + "\\n"
+        write_atomically(f"{final}.json", record, like.st_mode & 0o666, (like.st_uid, like.st_gid))
+""",
+        """    try:
+        sync_directory(directory)
+        record = json.dumps(asdict(backup), indent=2, sort_keys=True) + "\\n"
+        write_atomically(f"{final}.json", record, like.st_mode & 0o666, (like.st_uid, like.st_gid))
+        os.rename(partial, final)
+""",
+        "database/test_postgres.py::test_a_backup_that_is_killed_is_none[custom]",
+    ),
+    Proof(
+        "time-limit-of-a-lock",
+        "_database/alembic_driver.py",
+        'for name in ("lock_timeout", "statement_timeout"):',
+        'for name in ("statement_timeout",):',
+        "database/test_alembic.py::test_a_lock_that_somebody_holds",
+    ),
+    Proof(
+        "time-limit-of-a-statement",
+        "_database/alembic_driver.py",
+        'for name in ("lock_timeout", "statement_timeout"):',
+        'for name in ("lock_timeout",):',
+        "database/test_alembic.py::test_an_asynchronous_engine_and_several_version_locations[postgresql]",
+    ),
+    Proof(
+        "database-of-env-py",
+        "_database/alembic_driver.py",
+        "if where != expected:",
+        "if False:",
+        "database/test_alembic.py::test_what_is_refused_before_anything_is_changed",
+    ),
+    Proof(
+        "a-migration-that-does-not-commit",
+        "_database/alembic.py",
+        'if failure is None and mode != "stamp" and len(now) < len(steps):',
+        "if False:",
+        "database/test_alembic.py::test_what_is_refused_before_anything_is_changed",
+    ),
+    Proof(
+        "sqlite-migrates-in-a-transaction",
+        "_database/alembic_driver.py",
+        "        elif word not in READS:\n",
+        "        elif False:\n",
+        "database/test_alembic.py::test_a_migration_that_fails_midway[sqlite]",
+    ),
+    Proof(
+        "sqlite-commits-before-a-pragma",
+        "_database/alembic_driver.py",
+        "        if OUTSIDE.match(bare):\n            self._commit_early()\n",
+        "",
+        "database/test_alembic.py::test_what_cannot_be_in_a_transaction_is_not",
+    ),
+    Proof(
+        "sql-file-in-a-transaction",
+        "_database/sql_files.py",
+        '                    connection.execute("BEGIN IMMEDIATE")\n',
+        "                    pass\n",
+        "database/test_sql_migrate.py::test_killed_at_any_point_the_next_run_needs_no_help[sqlite]",
     ),
     Proof(
         "env-link",
