@@ -14,7 +14,7 @@ Check = t.Dict[str, t.Any]
 OVER_HTTP = ("burst", "http", "smoke", "version")
 
 # Check types that look into the app's environment unless they say where else: for keys, or for what must not be shown.
-READ_ENVIRONMENT = ("import", "log", "r2")
+READ_ENVIRONMENT = ("database", "import", "log", "r2")
 
 
 def completed(check: t.Mapping[str, t.Any], words: t.Mapping[str, str], environment_files: t.Sequence[str], user: str = "") -> Check:

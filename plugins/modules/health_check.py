@@ -35,13 +35,13 @@ options:
           - V(disk) is free space and inodes; V(http) an answer over TCP or a Unix socket; V(path) a file, directory or link;
             V(port) whether something
             listens; V(dns) what a name resolves to; V(tls) a server's certificate; V(time) the host's clock; V(r2) a bucket in object storage;
-            V(env) whether the app's environment keeps its rules;
+            V(env) whether the app's environment keeps its rules; V(database) whether the app's database answers and is what the app needs;
             V(process_count) how many processes there are; V(systemd) the state of a unit; V(version) which version answers;
             V(log) what is in a log and what is not; V(import) what is installed in a virtual environment, and that it can be imported;
             V(smoke) a list of HTTP exchanges, one after another; V(burst) many requests at a time.
         type: str
         required: true
-        choices: [burst, disk, dns, env, http, import, log, path, port, process_count, r2, smoke, systemd, time, tls, version]
+        choices: [burst, database, disk, dns, env, http, import, log, path, port, process_count, r2, smoke, systemd, time, tls, version]
       name:
         description: What the check is called in the results. By default its type and what it looks at.
         type: str
@@ -279,6 +279,7 @@ options:
           - Type V(r2). Files of environment variables on the host, from which bucket and keys are read.
           - Type V(env). Files of environment variables that the app has besides O(checks[].path); a later one wins over an earlier one.
           - Type V(log). Files of environment variables on the host, whose values are not shown in the evidence.
+          - Type V(database). Files of environment variables on the host, from which the database's URL is read.
           - Type V(import). Files of environment variables that O(checks[].user) imports with, as systemd reads them. Their values are not shown.
         type: list
         elements: str
@@ -290,6 +291,15 @@ options:
         description: Type V(env). Rules whose findings are let pass, as the module M(bulletproof.deploy.env_file) has it.
         type: list
         elements: dict
+      variable:
+        description: Type V(database). The variable that holds the database's URL. C(DATABASE_URL) unless set.
+        type: str
+      schema:
+        description:
+          - Type V(database). What it has to be, as the options of M(bulletproof.deploy.schema_check) have it, such as C(min_version),
+            C(can_create_tables), C(columns).
+          - Without it, the database has to answer. An SQLite file that is not there yet passes, as long as nothing is expected to be in it.
+        type: dict
       variables:
         description:
           - Type V(r2). What these variables are called, where it is not C(R2_ENDPOINT), C(R2_BUCKET_NAME), C(R2_ACCOUNT_ID), C(R2_ACCESS_KEY_ID) and
@@ -387,7 +397,9 @@ options:
         description: Type V(import). What the server calls, as C(module:attribute), for instance V(shop.wsgi:app). It has to be callable.
         type: str
       directory:
-        description: Type V(import). The directory from which to import, as the app is started from it.
+        description:
+          - Type V(import). The directory from which to import, as the app is started from it.
+          - Type V(database). What a relative path in the URL of an SQLite database is relative to.
         type: str
       steps:
         description:

@@ -52,13 +52,14 @@ options:
   checks:
     description:
       - Checks that have to pass, of any type and with the options that M(bulletproof.deploy.health_check) documents. They run at the same time.
-      - Each may also have C(severity) (C(error) or C(warning)), C(rule) (the name to waive it by; its own name unless set) and C(fix) (what to do).
+      - Each may also have C(severity) (C(error) or C(warning)), C(rule) (the name to waive it by; its own name unless set), C(fix) (what to do) and
+        C(provisioned) (leave it out on a host that has no tools environment yet).
     type: raw
     default: "[]"
   environment:
     description:
       - What C(shared/.env) is to be, by all the options of M(bulletproof.deploy.env_file). Its rules are looked at, and checks get the keys that it will have.
-      - The file is looked at as it is where this is empty.
+      - Without C(path), the file is taken as it is. C(overrides) is what the release brings, and wins over it.
     type: raw
     default: "{}"
   waivers:

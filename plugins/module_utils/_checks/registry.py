@@ -14,6 +14,7 @@ import typing as t
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import (
     burst,
     clock,
+    database,
     disk,
     dns,
     env,
@@ -36,6 +37,7 @@ TYPES: t.Dict[str, CheckType] = {
     for check in (
         burst.CHECK,
         clock.CHECK,
+        database.CHECK,
         disk.CHECK,
         dns.CHECK,
         env.CHECK,

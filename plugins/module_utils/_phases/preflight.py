@@ -24,6 +24,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _phase,
     _runner,
     _state,
+    _tools,
     _transition,
     _unpack,
     _verify,
@@ -58,7 +59,7 @@ SPEC: t.Dict[str, t.Any] = {
 
 OLDEST_PYTHON = (3, 9)
 # What a declared check has beside what its type takes.
-OURS = ("severity", "rule", "fix")
+OURS = ("severity", "rule", "fix", "provisioned")
 
 
 def existing(path: str) -> str:
@@ -148,7 +149,8 @@ def environment_file(environment: t.Mapping[str, str]) -> t.Iterator[str]:
 
 def declared(options: _runner.Options, layout: Layout, environment: t.Mapping[str, str]) -> t.Iterator[Finding]:
     """What the declaration wants looked at: checks of any type, all at the same time."""
-    wanted = json.loads(options["checks"])
+    provisioned = os.path.isdir(_tools.ROOT)
+    wanted = [check for check in json.loads(options["checks"]) if provisioned or not check.get("provisioned")]
     if not wanted:
         return
     with environment_file(environment) as path:
@@ -200,23 +202,23 @@ def live_problem(layout: Layout, state: _state.State) -> str:
 
 
 class Environment:
-    """What ``shared/.env`` is to become, by the options of the module env_file; as it is, where there are none."""
+    """The app's environment as it is going to be: ``shared/.env``, by the options of the module env_file where it is declared, and what the release brings."""
 
     def __init__(self, options: _runner.Options, layout: Layout) -> None:
         self.findings: t.List[Finding] = []
         self.values: t.Dict[str, str] = {}
         self.changes = False
         given = json.loads(options["environment"])
+        overrides = {name: str(value) for name, value in given.get("overrides", {}).items()}
         try:
-            if given:
-                self._look(given)
+            if "path" in given:
+                self._look(given, overrides)
             else:
-                self.values = _environment_file.read([layout.dotenv])
+                self.values = {**_environment_file.read([layout.dotenv]), **overrides}
         except Failure as failure:
             self.findings.append(Finding(layout.dotenv, failure.what, "a file that can be kept as declared", failure.fix))
 
-    def _look(self, given: t.Dict[str, t.Any]) -> None:
-        overrides = {name: str(value) for name, value in given["overrides"].items()}
+    def _look(self, given: t.Dict[str, t.Any], overrides: t.Mapping[str, str]) -> None:
         # Whose the file is to be is looked at when it is written: before the first deploy, there may be no such account.
         looked = desired.observe({**given, "owner": None, "group": None, "waivers": []}, given["values"], overrides)
         self.values = {**looked.target, **overrides}
