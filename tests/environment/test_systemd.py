@@ -35,7 +35,9 @@ PIECES = [*"AB='\"\\$#; \t\n\r", "A=", "B='", 'C="', "\n", "\\\n", "x", "é", "e
 def test_systemd_reads_what_we_read(host):
     """Every case of the table, and random ones: the same in all of them."""
     chance = random.Random(7)
-    texts = [text for text, _values in CASES] + ["".join(chance.choice(PIECES) for _number in range(chance.randint(3, 25))) for _number in range(60)]
+    texts = [text for text, _values in CASES] + [
+        "".join(chance.choice(PIECES) for _number in range(chance.randint(3, 25))) for _number in range(60)
+    ]
     version = int(re.search(r"systemd (\d+)", host.run(["systemctl", "--version"]).stdout)[1])
     host.run(["sh", "-c", f"rm -rf {PLACE} && mkdir -p {PLACE}"])
     host.write("/etc/systemd/system/environment-try@.service", UNIT)
