@@ -48,7 +48,8 @@ sanity: env ## ansible-test sanity, with no ignore files
 	.ci/sanity
 
 unit: env ## tests that need no host
-	pytest tests/unit
+	pytest tests/unit --ignore tests/unit/lab --ignore tests/unit/artefact -n 2 --dist loadfile
+	pytest tests/unit/lab tests/unit/artefact
 
 molecule: env ## the roles' scenarios on lab hosts
 ifeq ($(MOLECULE),)
