@@ -36,7 +36,16 @@ CANARIES = {
     "Git password, in a URL": urllib.parse.quote(GitServer.password, safe=""),
 }
 # The one place of each on the host; nobody but root reads it.
-ALLOWED = {"environment", ".env"}
+# The release's own, the shared one, and the copies of that one that slots run with.
+ALLOWED = {"environment", ".env", "environments/*"}
+
+
+def place(path: str) -> str:
+    """A file's name; of what is named after its content, its directory's."""
+    one = Path(path)
+    return "environments/*" if one.parent.name == "environments" else one.name
+
+
 ON_THE_HOST = ("/opt", "/etc", "/var", "/run", "/tmp", "/home", "/root", "/dev/shm")
 COMES_AND_GOES = ("/tmp", "/home/deploy", "/root", "/var/tmp", "/dev/shm")
 
@@ -122,7 +131,7 @@ def test_secrets_are_where_they_belong_and_nowhere_else(shop: App, controller: P
     assert not there.seen
 
     found = found_in(shop.host, CANARIES, ON_THE_HOST)
-    assert {Path(path).name for path in found} == ALLOWED, found
+    assert {place(path) for path in found} == ALLOWED, found
     for path in found:
         owner, mode = shop.host.run(["stat", "--format=%U %a", path]).stdout.split()
         assert mode == "600"
@@ -141,4 +150,4 @@ def test_an_app_that_prints_its_secrets_is_not_quoted(shop: App) -> None:
     silent(shop.project.must("status"))
     assert "c4nary" in shop.host.read("/var/log/secrets/error.log")
     found = found_in(shop.host, CANARIES, ["/opt/secrets", "/var/log/secrets"])
-    assert {Path(path).name for path in found} == {*ALLOWED, "error.log"}, found
+    assert {place(path) for path in found} == {*ALLOWED, "error.log"}, found
