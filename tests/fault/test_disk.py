@@ -40,7 +40,7 @@ def resize(shop, **options):
 def test_too_little_to_begin_with(tiny):
     """Fails without the preflight's look at the disk."""
     resize(tiny, size=f"{used(tiny, 'used') + 8000}k")
-    tiny.refused("disk space of /opt/tiny", "at least 256 MB", "nothing was touched", app_version="1.1.0")
+    tiny.refused("disk space of /opt/tiny", "at least 256 MB", "Nothing was touched", app_version="1.1.0")
     resize(tiny, size="600m")
 
 

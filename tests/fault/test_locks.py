@@ -34,7 +34,7 @@ def test_a_lock_that_is_held(shop):
         "its lease ends in",
         "app_lock_wait",
         f"app_unlock_run={lock['run']}",
-        "nothing was touched",
+        "Nothing was touched",
     ):
         assert text in refused.output, refused.output
     assert running.wait().ok, running.output()
