@@ -64,4 +64,5 @@ def _paragraph(one: Finding, hosts: t.Sequence[str]) -> str:
         lines.append(f"    waived:     until {one['until']}: {one['reason']}")
     if one.get("rule") and one["severity"] == "error":
         lines.append(f"    its rule:   {one['rule']} (app_waivers can let it pass for a while, with a reason)")
-    return "\n".join(lines)
+    # What a program said may have lines of its own.
+    return "\n".join(line.replace("\n", "\n" + " " * 16) for line in lines)

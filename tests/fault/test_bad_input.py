@@ -15,8 +15,10 @@ def test_nginx_broken_by_hand(shop):
     """Fails without nginx -t in the preflight."""
     path = "/etc/nginx/conf.d/by-hand.conf"
     shop.host.write(path, "server {\n    lisen 81;\n}\n")
-    shop.refused(f"{path}:2", "lisen", "Nothing was touched", app_version=shop.other)
-    shop.host.run(["rm", path])
+    try:
+        shop.refused(f"{path}:2", "lisen", "Nothing was touched", app_version=shop.other)
+    finally:
+        shop.host.run(["rm", path])
     shop.deploy(shop.other)
 
 
