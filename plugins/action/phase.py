@@ -36,6 +36,15 @@ def code_digest() -> str:
     return digest.hexdigest()[:16]
 
 
+def as_text(spec: t.Mapping[str, t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any]) -> t.Dict[str, str]:
+    """The options that may have secrets anywhere in them, each as JSON text.
+
+    Ansible hides a text as a whole; of a list or a dictionary it would blot each value, be it ``1``, out of every result.
+    """
+    secret = [name for name, one in spec.items() if one["type"] == "raw" and one.get("no_log") and options.get(name) is not None]
+    return {name: json.dumps(options[name], default=str) for name in secret if not isinstance(options[name], str)}
+
+
 class ActionModule(ActionBase):
     """See the documentation of the module phase."""
 
@@ -46,10 +55,14 @@ class ActionModule(ActionBase):
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
         options = self.phase_options()
         name = self._task.action.rpartition(".")[2]
-        phase = options.pop("phase", "") if name == "phase" else name
-        done = self._run_kept(phase, options, task_vars or {})
+        if name == "phase":
+            name = options.pop("phase", "")
+        phase = phase_of(name)
+        if phase is not None:
+            options.update(as_text(phase.SPEC, options))
+        done = self._run_kept(name, phase, options, task_vars or {})
         if done is None:
-            options.update(phase=phase, code=code_digest())
+            options.update(phase=name, code=code_digest())
             done = self._execute_module(module_name="bulletproof.deploy.phase", module_args=options, task_vars=task_vars)
         result.update(done)
         return result
@@ -58,9 +71,10 @@ class ActionModule(ActionBase):
         """The task's arguments, as the module gets them."""
         return dict(self._task.args)
 
-    def _run_kept(self, name: str, options: t.Mapping[str, t.Any], task_vars: t.Mapping[str, t.Any]) -> t.Optional[t.Dict[str, t.Any]]:
+    def _run_kept(
+        self, name: str, phase: t.Any, options: t.Mapping[str, t.Any], task_vars: t.Mapping[str, t.Any]
+    ) -> t.Optional[t.Dict[str, t.Any]]:
         """Run the phase from the code on the host; None when it has not begun, for whatever reason: the module will tell it in Ansible's own words."""
-        phase = phase_of(name)
         if phase is None or self._task.async_val or not self._is_pipelining_enabled("new"):
             return None
         checked = ArgumentSpecValidator(phase.SPEC).validate(options)

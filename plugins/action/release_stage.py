@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import base64
-import json
 import os
 import re
 import typing as t
@@ -41,8 +40,7 @@ class ActionModule(phase.ActionModule):
     def phase_options(self) -> t.Dict[str, t.Any]:
         options = super().phase_options()
         told = {"APP_NAME": options.get("app"), "APP_VERSION": options.get("version"), "APP_RELEASE": options.get("release")}
-        # Each one text, which Ansible can hide as a whole; a dictionary of secrets would have each of its values blotted out of every result.
-        options["checks"] = json.dumps(options.get("checks") or [], default=str)
+        # One text, as all that may have secrets in it; and as systemd reads it.
         options["environment"] = environment_text({**told, **(options.get("environment") or {})})
         if options.get("present") or self._task.check_mode:
             return options

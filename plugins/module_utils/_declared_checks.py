@@ -30,12 +30,19 @@ def completed(check: t.Mapping[str, t.Any], words: t.Mapping[str, str], environm
         if user and {"modules", "entrypoint"} & set(done):
             done.setdefault("user", user)
             done.setdefault("directory", words.get("{release}"))
+    if goes_to_the_release(check) and "{socket}" in words:
+        done["unix_socket"] = words["{socket}"]
     reads = done["type"] in READ_ENVIRONMENT and (done["type"] != "import" or "user" in done)
     if reads and not {"environment_files", "access_key_id"} & set(done):
         done["environment_files"] = list(environment_files)
     if done["type"] == "env":
         done.setdefault("path", environment_files[0])
     return done
+
+
+def goes_to_the_release(check: t.Mapping[str, t.Any]) -> bool:
+    """Whether it asks over HTTP and does not say where."""
+    return check["type"] in OVER_HTTP and not {"url", "unix_socket"} & set(check)
 
 
 def _filled(value: t.Any, words: t.Mapping[str, str]) -> t.Any:

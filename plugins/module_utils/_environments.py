@@ -41,14 +41,15 @@ def _read(layout: Layout) -> t.Optional[bytes]:
         return stream.read()
 
 
-def _name(text: bytes) -> str:
+def name_of(text: bytes) -> str:
+    """The name of a version, by what is in it."""
     return hashlib.sha256(text).hexdigest()[:16]
 
 
 def now(layout: Layout) -> str:
     """The name of the version that ``shared/.env`` is now; empty where there is no such file."""
     text = _read(layout)
-    return "" if text is None else _name(text)
+    return "" if text is None else name_of(text)
 
 
 def keep(layout: Layout) -> str:
@@ -56,7 +57,7 @@ def keep(layout: Layout) -> str:
     text = _read(layout)
     if text is None:
         return ""
-    name = _name(text)
+    name = name_of(text)
     if not os.path.exists(layout.environment(name)):
         os.makedirs(layout.environments, mode=0o700, exist_ok=True)
         write_atomically(layout.environment(name), f"{VARIABLE}={name}\n".encode() + text, 0o600)

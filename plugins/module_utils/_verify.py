@@ -83,8 +83,7 @@ def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: 
     for number, one in enumerate(_wanted(layout, manifest)):
         if one.get("when", "before") == when:
             check = _completed(layout, manifest, slot, when, one)
-            if check["type"] in _declared_checks.OVER_HTTP and not {"url", "unix_socket"} & set(check):
-                check["unix_socket"] = _socket(layout, slot, when)
+            if _declared_checks.goes_to_the_release(one):
                 check.setdefault("headers", manifest.health["headers"])
             if str(number) in (cursors or {}):
                 check.update({"from": "cursor", "cursor": (cursors or {})[str(number)]})
@@ -105,15 +104,11 @@ def _wanted(layout: Layout, manifest: Manifest) -> t.List[Check]:
     return t.cast("t.List[Check]", read_json(reserved(layout.release(manifest.release), "checks.json")) or [])
 
 
-def _socket(layout: Layout, slot: str, when: str) -> str:
-    return layout.socket(slot) if when == "before" else layout.live_socket
-
-
 def _completed(layout: Layout, manifest: Manifest, slot: str, when: str, check: t.Mapping[str, t.Any]) -> Check:
     release = layout.release(manifest.release)
     files = [layout.slot_environment(slot), reserved(release, "environment")]
     words = {
-        "{socket}": _socket(layout, slot, when),
+        "{socket}": layout.socket(slot) if when == "before" else layout.live_socket,
         "{url}": manifest.health["url"][: -len(manifest.health["path"])] if manifest.health["url"] else "",
         "{unit}": layout.service_unit(slot),
         "{release}": release,

@@ -286,7 +286,10 @@ class EnvFile:
             return []
         # Each line of the plan names a variable; the last one writes them all, in one rename.
         changes = [Change(name, before, after, lambda: None) for name, before, after in of_names(observed)]
-        content = (digest(file) if file else None, "new values" if observed.generated else digest(wanted))
+        content = (
+            file.version if file else None,
+            "new values" if observed.generated else wanted.version,
+        )
         places = (words(file.place) if file else None, words(wanted.place))
         before = None if file is None else ", ".join(one[0] for one in (content, places) if one[0])
         changes.append(Change(options["path"], before, f"{content[1]}, {places[1]}", lambda: self._write(options["path"], wanted)))
@@ -305,7 +308,7 @@ class EnvFile:
     def report(self, options: Options, observed: desired.Observed) -> t.Dict[str, t.Any]:
         unknown = self.module.check_mode and bool(observed.generated)
         return {
-            "digest": "" if observed.wanted is None or unknown else digest(observed.wanted),
+            "digest": "" if observed.wanted is None or unknown else observed.wanted.version,
             "names": sorted(dialects.shown(name) if name not in self.values else name for name in observed.target),
             "added": [name for name in observed.target if name not in observed.present],
             "changed_names": [name for name, value in observed.target.items() if observed.present.get(name, value) != value],
@@ -325,11 +328,6 @@ def of_names(observed: desired.Observed) -> t.Iterator[t.Tuple[str, t.Optional[s
     for name in observed.present:
         if name not in observed.target:
             yield dialects.shown(name), "one value", None
-
-
-def digest(file: desired.File) -> str:
-    """The name of a version, the same that a switch gives to it."""
-    return hashlib.sha256(file.text.encode()).hexdigest()[:16]
 
 
 def words(place: desired.Place) -> str:

@@ -238,15 +238,17 @@ OF_CHECKS: t.Mapping[str, t.Mapping[str, t.Tuple[str, ...]]] = {
     "app_checks": {"when": ("before", "after", "watch")},
     "app_preflight_checks": {"severity": ("error", "warning"), "rule": (), "fix": ()},
 }
-SOMEWHERE = {
-    "{socket}": "/socket",
-    "{url}": "http://127.0.0.1",
-    "{unit}": "app.service",
-    "{release}": "/release",
-    "{python}": "/python",
-    "{logs}": "/logs",
-    "{root}": "/root",
-    "{dotenv}": "/env",
+# The words that its texts may have, with something of the right kind: a path, an address.
+WORDS: t.Mapping[str, t.Mapping[str, str]] = {
+    "app_checks": {
+        "{socket}": "/socket",
+        "{url}": "http://127.0.0.1",
+        "{unit}": "app.service",
+        "{release}": "/release",
+        "{python}": "/python",
+        "{logs}": "/logs",
+    },
+    "app_preflight_checks": {"{root}": "/root", "{logs}": "/logs", "{dotenv}": "/env"},
 }
 
 
@@ -263,12 +265,9 @@ def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
             if not isinstance(check.get("type"), str):
                 yield f"{name}: check {number}: type: missing; ansible-doc bulletproof.deploy.health_check lists them."
                 continue
-            done = _declared_checks.completed(
-                {key: value for key, value in check.items() if key not in ours}, SOMEWHERE, ["/environment"], user
+            plain.append(
+                _declared_checks.completed({key: one for key, one in check.items() if key not in ours}, WORDS[name], ["/environment"], user)
             )
-            if name == "app_checks" and done["type"] in _declared_checks.OVER_HTTP and not {"url", "unix_socket"} & set(done):
-                done["unix_socket"] = "/socket"
-            plain.append(done)
         try:
             if plain:
                 engine.validate(plain)

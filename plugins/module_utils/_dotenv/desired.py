@@ -12,7 +12,7 @@ import stat
 import typing as t
 from dataclasses import dataclass, field
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings, _waivers
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _environments, _findings, _waivers
 from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared, dialects, generate, merge, rules
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -29,6 +29,11 @@ class File:
 
     text: str = field(repr=False)
     place: Place
+
+    @property
+    def version(self) -> str:
+        """The name under which a switch keeps it."""
+        return _environments.name_of(self.text.encode())
 
 
 @dataclass(frozen=True)

@@ -242,7 +242,9 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
         *declared(options, layout, environment.values),
     ]
     findings = _waivers.apply(findings, _waivers.checked(options["waivers"]), _waivers.today())
-    problem = live_problem(layout, state)
+    ready = not any(one.severity == "error" for one in findings)
+    # The run ends with the report: what serves need not be asked, and its tree not be read.
+    problem = live_problem(layout, state) if ready else "the host is not ready"
     manifest = _manifest.load(layout, options["release"])
     recorded = read_json(layout.configuration) or {}
     configured = recorded.get("digest") == options["configuration"]
@@ -252,12 +254,12 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     return {
         "findings": _findings.as_data(findings),
         "waived": [f"{one.rule} until {one.until}: {one.reason}" for one in findings if one.severity == _waivers.WAIVED],
-        "ready": not any(one.severity == "error" for one in findings),
+        "ready": ready,
         "configured": configured,
-        "staged": sound or (manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
+        "staged": sound or (ready and manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
         "up_to_date": configured and sound and not environment.changes,
         "live": live,
-        "notes": [problem] if problem and state.live else [],
+        "notes": [problem] if ready and problem and state.live else [],
     }
 
 
