@@ -9,7 +9,6 @@ Ansible ships to a host only what is imported, which is just what the agent need
 
 from __future__ import annotations
 
-import importlib.util
 import io
 import os
 import sys
@@ -17,7 +16,7 @@ import typing as t
 import zipfile
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent
-from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._source import source_of
 
 PACKAGE = "ansible_collections.bulletproof.deploy.plugins.module_utils"
 ENTRY = f"import sys\nfrom {PACKAGE}._agent import main\nsys.exit(main(sys.argv[1:]))\n"
@@ -45,15 +44,6 @@ def _needed() -> t.List[str]:
     return sorted(found)
 
 
-def _source(name: str) -> str:
-    spec = importlib.util.find_spec(name)
-    get_source = getattr(spec.loader, "get_source", None) if spec else None
-    source = get_source(name) if get_source else None
-    if source is None:
-        raise Failure(f"The source of {name} cannot be read, so the agent cannot be built.", fix="Reinstall the collection.")
-    return str(source)
-
-
 def build() -> bytes:
     """The content of ``agent.pyz``: the same bytes for the same code."""
     packages = {PACKAGE}
@@ -63,7 +53,7 @@ def build() -> bytes:
         if hasattr(sys.modules[name], "__path__"):
             packages.add(name)
         else:
-            files[f"{path}.py"] = _source(name)
+            files[f"{path}.py"] = source_of(name)
             packages.add(name.rpartition(".")[0])
     for package in packages:
         parts = package.split(".")

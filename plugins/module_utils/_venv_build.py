@@ -14,15 +14,18 @@ import tempfile
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _bytecode
 from ansible_collections.bulletproof.deploy.plugins.module_utils._command import Finished, run, shortened
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_inventory import installed
+from ansible_collections.bulletproof.deploy.plugins.module_utils._source import source_of
+from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_inventory import installed, site_packages
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_lock import Lock, Spec, redact
 
 # Where provisioning installs the programs that the collection needs on a host.
 TOOLS = "/opt/bulletproof/tools"
 SYSTEM_CONFIGURATION = "/etc/uv/uv.toml"
 INSTALL_TIMEOUT = 1800
+HASHED = "--require-hashes"
 # A directory that is never there: user configuration is looked for in it.
 NOWHERE = "/nonexistent"
 UV_ENVIRONMENT = {
@@ -80,16 +83,20 @@ def create_command(builder: Builder, spec: Spec, path: str) -> list[str]:
     return [spec.python, "-I", "-m", "venv", path]
 
 
-# uv compiles what a command installs, and nothing that was there before (0.13): so each does it. What is not compiled, every worker compiles at every start.
-COMPILING = "--compile-bytecode"
-
-
 def install_command(builder: Builder, spec: Spec, path: str, arguments: t.Sequence[str]) -> list[str]:
     python = os.path.join(path, "bin", "python")
     if builder.program:
         configuration = [] if spec.kind == "uv" else _machine_wide()
-        return [builder.program, "pip", "install", *configuration, *_cached(builder), "--python", python, COMPILING, *arguments]
-    options = ["--no-input", "--disable-pip-version-check", "--retries", "2", "--cache-dir", os.path.join(builder.cache, "pip")]
+        return [builder.program, "pip", "install", *configuration, *_cached(builder), "--python", python, *arguments]
+    options = [
+        "--no-input",
+        "--disable-pip-version-check",
+        "--retries",
+        "2",
+        "--no-compile",
+        "--cache-dir",
+        os.path.join(builder.cache, "pip"),
+    ]
     # Isolated: the working directory is the release, whose modules must not become pip's own.
     return [python, "-I", "-m", "pip", "install", *options, *arguments]
 
@@ -98,7 +105,12 @@ def sync_command(builder: Builder, spec: Spec, path: str) -> list[str]:
     """The project's own ``[tool.uv]`` is wanted here: it says where its packages come from."""
     project = ["--project", spec.directory, "--frozen", "--no-install-project", "--no-dev"]
     python = os.path.join(path, "bin", "python")
-    return [builder.program, "sync", *project, *_cached(builder), "--python", python, COMPILING]
+    return [builder.program, "sync", *project, *_cached(builder), "--python", python]
+
+
+def compile_command(builder: Builder, path: str) -> list[str]:
+    """The program, which is ``_bytecode``, comes on the standard input."""
+    return [os.path.join(path, "bin", "python"), "-I", "-S", "-", os.path.join(builder.cache, "bytecode"), *site_packages(path)]
 
 
 def _machine_wide() -> list[str]:
@@ -121,7 +133,11 @@ def fill(builder: Builder, spec: Spec, lock: Lock, path: str) -> None:
     with tempfile.TemporaryDirectory() as temporary:
         _do(builder, create_command(builder, spec, path), path, cwd=temporary)
         for step in _steps(builder, spec, lock, path, temporary):
-            _do(builder, step, path, cwd=spec.directory or temporary)
+            # Of what has a hash there is only one, and where the cache has it, nobody needs to be asked.
+            known = builder.program and HASHED in step and _run(builder, [*step, "--offline"], path, spec.directory).ok
+            if not known:
+                _do(builder, step, path, cwd=spec.directory or temporary)
+        _do(builder, compile_command(builder, path), path, cwd=temporary, stdin=source_of(_bytecode.__name__))
 
 
 def _steps(builder: Builder, spec: Spec, lock: Lock, path: str, temporary: str) -> t.Iterator[list[str]]:
@@ -136,7 +152,7 @@ def _steps(builder: Builder, spec: Spec, lock: Lock, path: str, temporary: str) 
         yield sync_command(builder, spec, path)
     elif spec.kind == "requirements" and lock.hashed:
         file = os.path.join(spec.directory, spec.file)
-        yield install_command(builder, spec, path, ["--require-hashes", "-r", file])
+        yield install_command(builder, spec, path, [HASHED, "-r", file])
     else:
         main = {
             "requirements": ["-r", os.path.join(spec.directory, spec.file)],
@@ -163,9 +179,13 @@ def forget(builder: Builder, names: t.Iterable[str]) -> None:
     _do(builder, [builder.program, "cache", "clean", *_machine_wide(), *_cached(builder), *sorted(names)], builder.cache, cwd=None)
 
 
-def _do(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str]) -> None:
+def _run(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str], stdin: t.Optional[str] = None) -> Finished:
     environment = dict(UV_ENVIRONMENT, UV_PROJECT_ENVIRONMENT=path) if builder.program else PIP_ENVIRONMENT
-    done = run(argv, timeout=INSTALL_TIMEOUT, cwd=cwd, env=environment)
+    return run(argv, timeout=INSTALL_TIMEOUT, cwd=cwd, env=environment, stdin=stdin)
+
+
+def _do(builder: Builder, argv: t.Sequence[str], path: str, cwd: t.Optional[str], stdin: t.Optional[str] = None) -> None:
+    done = _run(builder, argv, path, cwd, stdin)
     if not done.ok:
         raise _explained(builder, done, path)
 

@@ -15,7 +15,7 @@ author:
   - The bulletproof.deploy authors (@bulletproof-deploy)
 description:
   - Unpacks the artefact that M(bulletproof.deploy.artefact) built, links the shared paths into it, builds its virtual environment or takes the one that
-    is there, and proves that the entry point imports, as the app's user and in the app's environment.
+    is there, and proves that the entry point imports, as the app's user and in the app's environment (see O(prove)).
   - It is built under another name and renamed when it is whole. What serves is not touched.
   - The artefact is sent only to hosts that do not have the release.
   - A release that is staged, whole, and whose virtual environment is sound changes nothing.
@@ -99,6 +99,13 @@ options:
     description: What has to import, C(module:attribute) or C(module:factory(\)).
     type: str
     required: true
+  prove:
+    description:
+      - What proves that the entry point imports. C(import) imports it now, before a database is migrated for it or a single slot restarted.
+      - C(start) leaves it to the start in the idle slot, where nothing comes between and no user is sent before it has answered.
+    type: str
+    choices: [import, start]
+    default: import
   import_timeout:
     description: Seconds that importing the entry point may take.
     type: int

@@ -49,6 +49,13 @@ options:
     type: list
     elements: str
     default: [blue, green]
+  warm_up:
+    description:
+      - Only start the release in its idle slot and verify it there. What serves goes on serving, and the safety net is armed.
+      - A later call of the same run without it sends the users there. So many hosts can be made ready first, and then switch together.
+      - Has no use with a single slot, which would be restarted.
+    type: bool
+    default: false
   schema:
     description:
       - With O(back=true), what to do when the database has been migrated further than the older release can run on, as this host's deploys have recorded it.

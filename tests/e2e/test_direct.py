@@ -46,6 +46,14 @@ def test_an_app_changes_its_strategy_without_losing_a_request(shop: App) -> None
     assert not traffic.returned("1.0.0", "1.1.0") + traffic.returned("1.1.0", "2.0.0")
 
 
+def test_a_release_that_does_not_import_restarts_nothing(shop: App, host: Host) -> None:
+    """With one slot, its start would be the end of what serves: so it is proved before."""
+    serves = host.run(["systemctl", "show", "--property", "MainPID,NRestarts", "direct@main.service"]).stdout
+    played = shop.broken_deploy("1.2.0-crash-on-import")
+    assert "does not import" in played.output and "crash-on-import: the price list is not where" in played.output
+    assert host.run(["systemctl", "show", "--property", "MainPID,NRestarts", "direct@main.service"]).stdout == serves
+
+
 def test_what_is_in_flight_is_finished(shop: App) -> None:
     """The one slot is stopped in the middle of its longest requests; they end well, and only then the other release begins."""
     with long_requests(shop):

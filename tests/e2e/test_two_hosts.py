@@ -46,7 +46,10 @@ def test_both_are_deployed(shop: App) -> None:
 def test_a_release_that_cannot_start_on_one_host_is_served_by_none(shop: App) -> None:
     served = shop.live()
     make_elsewhere(shop.hosts[0])
-    played = shop.broken_deploy("1.1.0", app_environment=ELSEWHERE)
+    with under_load(shop, "the host that would be well", host=shop.hosts[0]) as traffic:
+        played = shop.broken_deploy("1.1.0", app_environment=ELSEWHERE)
+    # Ready there, and waiting for the other one.
+    assert traffic.versions() == ["1.0.0"]
     both_as_before(shop, served)
     assert played.recap(shop.hosts[1].name)["failed"] == 1
     # The host that was well is not to blame the release: it never saw it fail.

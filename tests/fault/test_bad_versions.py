@@ -11,8 +11,8 @@ WATCHED = {"app_watch": 7}
 
 # version: what has to be said, and what to deploy it with.
 BAD = {
-    "1.2.0-crash-on-import": (["does not import", "crash-on-import: the price list is not where"], {}),
-    "1.2.0-crash-on-start": (["does not import", "crash-on-start: the price list could not be read"], {}),
+    "1.2.0-crash-on-import": (["crashed", "crash-on-import: the price list is not where"], {}),
+    "1.2.0-crash-on-start": (["crashed", "crash-on-start: the price list could not be read"], {}),
     "1.2.0-crash-on-boot": (["crashed", "crash-on-boot: the metrics of this worker"], {}),
     "1.2.0-crash-after-5s": (["was not deployed", "crash-after-5s: the price list is corrupt"], WATCHED),
     "1.2.0-always-500": (["on the socket of slot", "500", "always-500: there is no price list"], {}),
@@ -33,7 +33,7 @@ def pytest_generate_tests(metafunc):
 
 
 def test_a_bad_version(shop, bad):
-    """Fails without the check that this version is there for: import, crash, status, a row of answers, version, timeout, watch, max_replaced."""
+    """Fails without the check that this version is there for: crash, status, a row of answers, version, timeout, watch, max_replaced."""
     said, extra = {**BAD, **MORE}[bad]
     shop.refused(*said, app_version=bad, **extra)
     shop.expect(shop.serving().version)

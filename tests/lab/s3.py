@@ -21,7 +21,7 @@ import boto3
 from botocore.config import Config
 
 from lab.hosts import Host
-from lab.shell import LabError, docker
+from lab.shell import LabError
 
 PROGRAM = Path(sys.executable).parent / "weed"
 ON_HOST = "/usr/local/bin/weed"
@@ -88,7 +88,7 @@ class ObjectStore:
     def start(self) -> None:
         """Bring the program to the host if it is not there, start it with nothing in it, and wait until it answers."""
         if self.host.run([ON_HOST, "version"], check=False).returncode:
-            docker("cp", str(PROGRAM), f"{self.host.container}:{ON_HOST}")
+            self.host.run(["install", "-D", "-m", "0755", "/dev/stdin", ON_HOST], stdin=PROGRAM.read_bytes())
         identities = [
             {
                 "name": one.name,

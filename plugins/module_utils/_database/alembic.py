@@ -10,7 +10,6 @@ Alembic itself runs in the app's own environment, as the app's account (``alembi
 from __future__ import annotations
 
 import contextlib
-import importlib.util
 import json
 import os
 import pwd
@@ -27,6 +26,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts impor
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import alembic_driver, one_at_a_time, postgres, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.classify import EXPANDING, classify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
+from ansible_collections.bulletproof.deploy.plugins.module_utils._source import source_of
 
 # The driver's text comes with the request: nothing of it is an argument, where systemd would look for variables in it.
 BOOTSTRAP = (
@@ -134,15 +134,6 @@ def _has_alembic_table(path: str) -> bool:
         return False
 
 
-def _source() -> str:
-    spec = importlib.util.find_spec(alembic_driver.__name__)
-    get_source = getattr(spec.loader, "get_source", None) if spec else None
-    source = get_source(alembic_driver.__name__) if get_source else None
-    if source is None:
-        raise Failure("The source of alembic_driver cannot be read.", fix="Reinstall the collection.")
-    return str(source)
-
-
 def _command_line(app: App) -> t.List[str]:
     writable = [f"-{path}" for path in app.writable]
     if isinstance(app.database, url.Sqlite):
@@ -175,7 +166,7 @@ def _ask(app: App, **request: t.Any) -> t.Tuple[t.List[t.Dict[str, t.Any]], t.Di
     """What the driver told on its way, and its answer, be it an error."""
     layout, config = layout_of(app)
     whole = {
-        "source": _source(),
+        "source": source_of(alembic_driver.__name__),
         "layout": layout,
         "config": config,
         "entrypoint": app.entrypoint,

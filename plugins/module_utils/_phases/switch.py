@@ -37,6 +37,7 @@ SPEC: t.Dict[str, t.Any] = {
     "version": {"type": "str"},
     "again": {"type": "bool", "default": False},
     "slots": {"type": "list", "elements": "str", "default": ["blue", "green"]},
+    "warm_up": {"type": "bool", "default": False},
     "schema": {"type": "str", "choices": ["refuse", "allow"], "default": "refuse"},
     "environment": {"type": "str", "choices": ["then", "now"], "default": "then"},
 }
@@ -44,9 +45,15 @@ SPEC: t.Dict[str, t.Any] = {
 
 @dataclass(frozen=True)
 class Observed:
+    """
+    :param settled: What is live is committed, and really served.
+    :param warm: This run has started and verified a release in its slot before, and it runs there.
+    """
+
     state: State
     settled: bool
     manifests: t.Tuple[_manifest.Manifest, ...]
+    warm: bool = False
     environment: str = ""
     environments: t.Tuple[str, ...] = ()
     migrated: t.Tuple[_schema.Step, ...] = ()
@@ -70,6 +77,7 @@ class Switch:
         return Observed(
             state=state,
             settled=state.way_back is None and _transition.is_live(layout, state.live),
+            warm=state.armed_by(options["run"]) and state.live is not None and _transition.serves_from(layout, state.live),
             manifests=tuple(_manifest.every(layout)),
             environment=_environments.now(layout),
             environments=tuple(_environments.kept(layout)),
@@ -78,39 +86,42 @@ class Switch:
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
         layout = _phase.layout_of(options)
-        live = observed.state.live
+        before, live = observed.state.committed, observed.state.live
         wanted = choose(options, observed, self.dry)
         if options["back"] and options["schema"] == "refuse":
             _schema.refuse(_schema.in_the_way(observed.migrated, wanted), wanted)
         environment = environment_for(options, observed, wanted)
-        if (
-            observed.settled
-            and live is not None
-            and (live.release, live.environment) == (wanted.release, environment)
-            and not options["again"]
-        ):
+        same = live is not None and (live.release, live.environment) == (wanted.release, environment)
+        warm = same and observed.warm
+        if same and observed.settled and not options["again"]:
             self.target = live
             return []
-        target = Position(
-            slot=idle_slot(options["slots"], live),
-            release=wanted.release,
-            since=self.began,
-            run=options["run"],
-            who=options["who"],
-            environment=environment,
+        target = (
+            live
+            if warm and live is not None
+            else Position(
+                slot=idle_slot(options["slots"], before),
+                release=wanted.release,
+                since=self.began,
+                run=options["run"],
+                who=options["who"],
+                environment=environment,
+            )
         )
         self.target = target
-        was = f"slot {live.slot}: {live.release}" if live else "nothing"
-        steps = [
+        was = f"slot {before.slot}: {before.release}" if before else "nothing"
+        start: t.List[t.Tuple[str, t.Optional[str], str, t.Callable[[], t.Any]]] = [
             ("safety net", None, f"back to {was}", partial(self._arm, layout, options, target, wanted)),
             (layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
             ("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
-            (layout.live_socket, live.slot if live else None, target.slot, partial(self._flip, layout, target, options["run"])),
-            ("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
         ]
         if environment and environment not in observed.environments:
-            steps.insert(0, ("environment", live.environment if live else None, environment, partial(_environments.keep, layout)))
-        return [Change(*step) for step in steps]
+            start.insert(0, ("environment", before.environment if before else None, environment, partial(_environments.keep, layout)))
+        serve = [
+            (layout.live_socket, before.slot if before else None, target.slot, partial(self._flip, layout, target, options["run"])),
+            ("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
+        ]
+        return [Change(*step) for step in [*([] if warm else start), *([] if options["warm_up"] else serve)]]
 
     def _arm(self, layout: Layout, options: Options, target: Position, manifest: _manifest.Manifest) -> None:
         write_json(layout.cursors, _verify.cursors_of(layout, manifest, target.slot), 0o600)
@@ -145,11 +156,11 @@ class Switch:
             raise Failure(failure.what, fix=fix, **failure.facts) from None
 
     def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
-        live = observed.state.live
+        before = observed.state.committed
         return {
             "release": self.target.release if self.target else "",
             "slot": self.target.slot if self.target else "",
-            "before": live.release if live else "",
+            "before": before.release if before else "",
             "verdicts": self.verdicts,
             "seconds": self.seconds,
         }
@@ -192,7 +203,7 @@ def choose(options: Options, observed: Observed, dry: bool) -> _manifest.Manifes
         if wanted is None:
             raise Failure(f"Release {options['release']} is not staged on this host.", fix="Stage it first: deploy.yml does.")
         return wanted
-    return going_back(options["version"], observed.state.live, observed.manifests)
+    return going_back(options["version"], observed.state.committed, observed.manifests)
 
 
 def environment_for(options: Options, observed: Observed, wanted: _manifest.Manifest) -> str:

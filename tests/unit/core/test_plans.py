@@ -23,6 +23,7 @@ OPTIONS = {
     "release": None,
     "back": False,
     "again": False,
+    "warm_up": False,
     "version": None,
     "schema": "refuse",
     "environment": "then",
@@ -36,9 +37,10 @@ def manifest(release, state="good", **more):
 HAVE = (manifest("1-a", committed=1.0), manifest("2-b", committed=2.0, previous="1-a"), manifest("3-c", state="bad", why="it said 500"))
 
 
-def planned(state, settled=True, have=HAVE, dry=False, environment="", environments=(), **options):
+def planned(state, settled=True, have=HAVE, dry=False, environment="", environments=(), warm=False, **options):
     chosen = switch.Switch(dry=dry)
-    changes = chosen.plan({**OPTIONS, **options}, switch.Observed(state, settled, tuple(have), environment, tuple(environments)))
+    observed = switch.Observed(state, settled, tuple(have), warm, environment, tuple(environments))
+    changes = chosen.plan({**OPTIONS, **options}, observed)
     return chosen.target, [(change.target, change.before, change.after) for change in changes]
 
 
@@ -58,6 +60,30 @@ def test_the_next_one_goes_to_the_other_slot():
     target, changes = planned(State(live=LIVE), release="2-b")
     assert (target.slot, target.run, target.who) == ("green", "run1", "ann")
     assert changes[0] == ("safety net", None, "back to slot blue: 1-a") and changes[3] == ("/run/shop/live.sock", "blue", "green")
+
+
+WARM = Position("green", "2-b", 2.0, OPTIONS["run"])
+
+
+def test_warming_up_sends_nobody_there():
+    target, changes = planned(State(live=LIVE), release="2-b", warm_up=True)
+    assert target.slot == "green" and [one[0] for one in changes] == ["safety net", "/opt/shop/slots/green", "verify on its socket"]
+
+
+def test_what_is_warm_is_only_switched_to():
+    armed = State(live=LIVE).arm(OPTIONS["run"], WARM, 2.0)
+    target, changes = planned(armed, settled=False, warm=True, release="2-b")
+    assert target == WARM
+    assert changes == [("/run/shop/live.sock", "blue", "green"), ("verify through the proxy", None, "2-b")]
+    assert planned(armed, settled=False, warm=True, release="2-b", warm_up=True) == (WARM, [])
+    assert planned(armed, settled=False, warm=True, back=True, version="2")[1] == changes
+
+
+@pytest.mark.parametrize("warm,more", [(False, {}), (True, {"environment": "another"}), (True, {"release": "1-a"})])
+def test_what_is_not_warm_or_warm_with_something_else_is_started_in_the_idle_slot(warm, more):
+    armed = State(live=LIVE).arm(OPTIONS["run"], WARM, 2.0)
+    target, changes = planned(armed, settled=False, warm=warm, **{"release": "2-b", **more})
+    assert target.slot == "green" and ("safety net", None, "back to slot blue: 1-a") in changes
 
 
 def test_what_is_live_is_left_alone():
@@ -177,7 +203,10 @@ def test_a_rollback_gets_the_environment_it_ran_with(policy, was, kept, given):
     have = (manifest("1-a", committed=1.0, environment=was), manifest("2-b", committed=2.0, previous="1-a", environment="bb"))
     live = Position("blue", "2-b", environment="bb")
     chosen = switch.Switch(dry=False)
-    chosen.plan({**OPTIONS, "back": True, "environment": policy}, switch.Observed(State(live=live), True, have, "bb", tuple(kept)))
+    chosen.plan(
+        {**OPTIONS, "back": True, "environment": policy},
+        switch.Observed(State(live=live), True, have, environment="bb", environments=tuple(kept)),
+    )
     target = chosen.target
     assert (target.release, target.environment) == ("1-a", given)
 

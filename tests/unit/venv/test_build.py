@@ -67,6 +67,67 @@ def test_bytecode_is_there_before_the_service_starts(host: Host, index: Index) -
         assert [path for path in modules if not list(path.parent.glob("__pycache__/__init__.*.pyc"))] == []
 
 
+def bytecode(environment: Environment, module: str) -> Path:
+    (found,) = Path(environment.path).rglob(f"{module}/__pycache__/later.*.pyc")
+    return found
+
+
+TELL = "import alpha.later; print(alpha.later.tell.__code__.co_filename, alpha.later.LATE, alpha.later.__cached__)"
+
+
+def test_bytecode_is_kept_for_the_next_environment(host: Host, index: Index, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Nothing is compiled for it; and it names its own files, not those that it was compiled from."""
+    index.add("alpha", "3.0", files={"alpha/later.py": "LATE = 3\ndef tell():\n    raise ValueError\n"})
+    host.ensure(host.requirements("alpha==3.0\n"))
+    kept = {path: path.stat().st_mtime_ns for path in Path(host.cache, "bytecode").rglob("*") if path.is_file()}
+    source = _venv_build.source_of(_venv_build._bytecode.__name__)
+    monkeypatch.setattr(_venv_build, "source_of", lambda name: source.replace("py_compile.compile(", "raise_if_called("))
+    second = host.ensure(Spec("none", extra=("alpha==3.0",)))
+    module = bytecode(second, "alpha")
+    assert python(second, TELL).split() == [str(module.parent.parent / "later.py"), "3", str(module)]
+    assert all(path.stat().st_mtime_ns > seconds for path, seconds in kept.items())
+
+
+@pytest.mark.parametrize("damage", [b"", b"x" * 32, b"not what was written"])
+def test_kept_bytecode_that_is_damaged_is_made_anew(host: Host, damage: bytes) -> None:
+    host.ensure(host.requirements("alpha==1.0\n"))
+    kept = [path for path in Path(host.cache, "bytecode").rglob("*") if path.is_file()]
+    good = {path: path.read_bytes() for path in kept}
+    for path in kept:
+        path.write_bytes(damage)
+    second = host.ensure(Spec("none", extra=("alpha==1.0",)))
+    assert python(second, "import alpha.later; print(alpha.later.LATE)") == "True"
+    assert bytecode(second, "alpha").stat().st_size > 32
+    assert {len(path.read_bytes()) for path in kept} == {len(content) for content in good.values()}
+
+
+def test_a_source_of_the_same_size_and_time_gets_its_own_bytecode(host: Host, index: Index) -> None:
+    """As wheels have it whose files are all of one day in 1980; what a RECORD says of them does not matter either."""
+    for version, value in (("3.0", 3), ("4.0", 4)):
+        index.add("alpha", version, files={"alpha/later.py": f"LATE = {value}\n"})
+        environment = host.ensure(host.requirements(f"alpha=={version}\n"))
+        assert python(environment, "import alpha.later; print(alpha.later.LATE)") == str(value)
+
+
+def test_a_source_that_does_not_compile_is_left_as_it_is(host: Host, index: Index) -> None:
+    index.add("alpha", "3.0", files={"alpha/template.py": "class {{ name }}:\n"})
+    environment = host.ensure(host.requirements("alpha==3.0\n"))
+    assert not list(Path(environment.path).rglob("alpha/__pycache__/template.*"))
+
+
+def test_bytecode_that_nothing_asks_for_is_forgotten(host: Host, index: Index) -> None:
+    # Its other file is alpha's as well.
+    index.add("gamma", "1.0", files={"gamma/later.py": "LATE = 'gamma'\n"})
+    host.ensure(host.requirements("gamma==1.0\n"))
+    kept = [path for path in Path(host.cache, "bytecode").rglob("*") if path.is_file()]
+    long_ago = time.time() - _venv_build._bytecode.KEPT_SECONDS - 60
+    for path in kept:
+        os.utime(path, (long_ago, long_ago))
+    host.ensure(host.requirements("alpha==1.0\n"))
+    left = [path for path in kept if path.exists()]
+    assert left and len(left) < len(kept)
+
+
 def test_packages_are_hard_links_into_the_cache(host: Host) -> None:
     environment = host.ensure(host.requirements(LOCK))
     (module,) = Path(environment.path).rglob("alpha/__init__.py")
