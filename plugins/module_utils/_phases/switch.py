@@ -110,7 +110,7 @@ class Switch:
         )
         self.target = target
         was = f"slot {before.slot}: {before.release}" if before else "nothing"
-        start: t.List[t.Tuple[str, t.Optional[str], str, t.Callable[[], t.Any]]] = [
+        start: t.List[t.Tuple[str, t.Optional[str], str, t.Callable[[], object]]] = [
             ("safety net", None, f"back to {was}", partial(self._arm, layout, options, target, wanted)),
             (layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
             ("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
