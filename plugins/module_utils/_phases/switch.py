@@ -110,18 +110,18 @@ class Switch:
         )
         self.target = target
         was = f"slot {before.slot}: {before.release}" if before else "nothing"
-        start: t.List[t.Tuple[str, t.Optional[str], str, t.Callable[[], object]]] = [
-            ("safety net", None, f"back to {was}", partial(self._arm, layout, options, target, wanted)),
-            (layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
-            ("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
+        start = [
+            Change("safety net", None, f"back to {was}", partial(self._arm, layout, options, target, wanted)),
+            Change(layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
+            Change("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
         ]
         if environment and environment not in observed.environments:
-            start.insert(0, ("environment", before.environment if before else None, environment, partial(_environments.keep, layout)))
+            start.insert(0, Change("environment", before.environment if before else None, environment, partial(_environments.keep, layout)))
         serve = [
-            (layout.live_socket, before.slot if before else None, target.slot, partial(self._flip, layout, target, options["run"])),
-            ("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
+            Change(layout.live_socket, before.slot if before else None, target.slot, partial(self._flip, layout, target, options["run"])),
+            Change("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
         ]
-        return [Change(*step) for step in [*([] if warm else start), *([] if options["warm_up"] else serve)]]
+        return [*([] if warm else start), *([] if options["warm_up"] else serve)]
 
     def _arm(self, layout: Layout, options: Options, target: Position, manifest: _manifest.Manifest) -> None:
         write_json(layout.cursors, _verify.cursors_of(layout, manifest, target.slot), 0o600)
