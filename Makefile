@@ -6,7 +6,6 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 
 COLLECTIONS := .cache/collections/ansible_collections/bulletproof/deploy
 SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks changelogs -not -path '*/__pycache__*' -not -name '*.pyc' 2> /dev/null)
-INTEGRATION := tests/database tests/environment tests/storage tests/checks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
@@ -71,10 +70,10 @@ proofs: env ## take each protection out, and see its test fail
 	.venv/bin/python tests/proofs.py $(OPTIONS)
 
 integration: collection ## modules on lab hosts, with real SQLite, PostgreSQL, S3, systemd and logs: a sample of the cases
-	pytest $(INTEGRATION) -n 2 --dist loadfile
+	pytest tests/integration -n 2 --dist loadfile
 
 integration-matrix: collection ## the same, all cases
-	pytest $(INTEGRATION) -n 2 --dist loadfile --matrix
+	pytest tests/integration -n 2 --dist loadfile --matrix
 
 test: env ## lint, sanity, unit, molecule, integration, e2e and fault, in order
 	@.ci/steps lint sanity unit molecule integration e2e fault

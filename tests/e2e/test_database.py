@@ -11,12 +11,12 @@ import typing as t
 from collections.abc import Iterator
 
 import pytest
-from database.server import Server
 from e2e.apps import App
 from e2e.conftest import NewApp
 from e2e.traffic import under_load
 
 from lab.hosts import Host
+from lab.postgresql import Server
 
 
 class Database:

@@ -12,12 +12,12 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.bulletproof.deploy.examples import versions
-from database.alembic_projects import FLASK_ENV
-from database.server import Server
 from e2e.apps import App
 from e2e.conftest import NewApp
+from integration.database.alembic_projects import FLASK_ENV
 
 from lab.hosts import Host
+from lab.postgresql import Server
 from lab.s3 import KNOWN, Bucket, ObjectStore
 
 ORDERS = "CREATE TABLE orders (id integer PRIMARY KEY, item text NOT NULL, quantity integer NOT NULL);\n"

@@ -20,7 +20,6 @@ sys.path.insert(0, str(REPOSITORY / "examples"))
 
 
 def pytest_addoption(parser):
-    parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
     parser.addoption("--reuse-hosts", action="store_true", help="take the hosts as an earlier run has left them")
     parser.addoption("--start-timeout", type=int, default=15, help="seconds that an app may take to start: more on a busy machine")
     parser.addoption("--fault-seed", type=int, help="the seed of the sample")

@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The check type ``r2``: from options to a verdict. What is tried is in tests/unit/storage, a real storage in tests/storage."""
+"""The check type ``r2``: from options to a verdict. What is tried is in tests/unit/storage, a real storage in tests/integration/storage."""
 
 from __future__ import annotations
 

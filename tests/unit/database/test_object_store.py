@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Which cause an error is given, and which bucket is meant; the real server's answers are in tests/database/test_backup_copy.py."""
+"""Which cause an error is given, and which bucket is meant; the real server's answers are in tests/integration/database/test_backup_copy.py."""
 
 from __future__ import annotations
 

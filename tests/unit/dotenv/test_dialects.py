@@ -19,9 +19,9 @@ import time
 import dotenv
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects
-from environment.cases import CASES
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from integration.environment.cases import CASES
 
 COMPOSE = pathlib.Path(sys.executable).with_name("docker-compose")
 # What Compose and python-dotenv make something of, and systemd does not.

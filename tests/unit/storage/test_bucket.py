@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""What is tried of a bucket and what is made of it, without a storage; with a real one it is in tests/storage."""
+"""What is tried of a bucket and what is made of it, without a storage; with a real one it is in tests/integration/storage."""
 
 from __future__ import annotations
 

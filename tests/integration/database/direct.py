@@ -13,10 +13,10 @@ import typing as t
 from pathlib import Path
 
 import ansible.module_utils
-from database.server import Module, Result
 
 from lab.deployment import REPOSITORY
 from lab.hosts import Host
+from lab.modules import Module, Result
 
 PLACE = "/srv/direct"
 COLLECTION = "ansible_collections/bulletproof/deploy/plugins"

@@ -11,7 +11,7 @@ import random
 import re
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects
-from environment.cases import CASES
+from integration.environment.cases import CASES
 
 PLACE = "/srv/environment"
 # Of one start, systemd reads many files: each instance prints what it got from its own.

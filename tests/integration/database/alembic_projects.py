@@ -11,9 +11,9 @@ import itertools
 import tarfile
 import typing as t
 
-from database.server import Module, Result, Server
-
 from lab.hosts import Host
+from lab.modules import Module, Result
+from lab.postgresql import Server
 
 COUNT = itertools.count()
 INI = "[alembic]\nscript_location = migrations\n"

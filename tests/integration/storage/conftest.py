@@ -2,16 +2,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A lab host with a real S3 server, and everything in front of it that can go wrong."""
+"""Everything in front of an S3 server that can go wrong."""
 
 from __future__ import annotations
 
 import datetime
-import io
 import ipaddress
 import json
-import os
-import tarfile
 import time
 import typing as t
 from pathlib import Path
@@ -20,51 +17,12 @@ import pytest
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
-from database.server import Module
-from storage.gateway import PORTS
+from integration.storage.gateway import PORTS
 
-from lab import up
-from lab.deployment import REPOSITORY
 from lab.hosts import COMPANY_CA, Host
 from lab.s3 import ObjectStore
 
-# A host for each worker of pytest-xdist; another one for whoever works on the tests while they run.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "one")
-NAME = os.environ.get("BULLETPROOF_STORAGE_HOST", f"storage-{WORKER}")
-RELEASE = os.environ.get("BULLETPROOF_STORAGE_RELEASE", "bookworm")
 GATEWAY = "lab-gateway"
-
-
-@pytest.fixture(scope="session")
-def host() -> Host:
-    return up([NAME], RELEASE)[0]
-
-
-@pytest.fixture(scope="session")
-def module(host: Host, tmp_path_factory: pytest.TempPathFactory) -> Module:
-    """Run one module of the checkout on the host, over SSH and as root, with the tools that it needs, and get what it returns."""
-    module = Module(host, tmp_path_factory.mktemp("modules"))
-    module.install_tools("boto3>=1.36,<2")
-    return module
-
-
-@pytest.fixture(scope="session")
-def store(host: Host) -> t.Iterator[ObjectStore]:
-    store = ObjectStore(host)
-    store.start()
-    yield store
-    store.stop()
-
-
-@pytest.fixture(scope="session")
-def code(host: Host) -> None:
-    """The modules' own code on the host, for many checks in one process."""
-    archive = io.BytesIO()
-    source = REPOSITORY / "plugins" / "module_utils"
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path in sorted(source.rglob("*.py")):
-            tar.add(path, f"ansible_collections/bulletproof/deploy/plugins/module_utils/{path.relative_to(source)}")
-    host.run(["sh", "-c", "rm -rf /opt/code && mkdir -p /opt/code && tar -x -C /opt/code"], stdin=archive.getvalue())
 
 
 @pytest.fixture(scope="session")
@@ -74,7 +32,7 @@ def faketime(host: Host) -> None:
         host.run(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "faketime"], timeout=300)
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")
 def gateway(host: Host, store: ObjectStore, tmp_path_factory: pytest.TempPathFactory) -> t.Iterator[t.Callable[[str], str]]:
     """Proxies in front of the storage; gives the endpoint of the one that does a certain thing wrong."""
     certificates = Certificates(host, tmp_path_factory.mktemp("certificates"))

@@ -8,19 +8,15 @@ from __future__ import annotations
 
 import concurrent.futures
 import hashlib
-import io
 import json
 import os
 import shlex
-import tarfile
 import time
-import typing as t
 
 import pytest
-from database.server import Module, Result
 
-from lab.deployment import REPOSITORY
 from lab.hosts import Host
+from lab.modules import Module, Result
 from lab.s3 import KNOWN, WRONG_KEY, WRONG_SECRET, Bucket, Identity, ObjectStore
 
 DIRECTORY = "/opt/backups"
@@ -87,25 +83,6 @@ class Backups:
 
     def names(self) -> list[str]:
         return sorted(os.path.basename(line) for line in self.host.run(["ls", "-A", DIRECTORY]).stdout.splitlines())
-
-
-@pytest.fixture(scope="module")
-def store(host: Host) -> t.Iterator[ObjectStore]:
-    store = ObjectStore(host)
-    store.start()
-    yield store
-    store.stop()
-
-
-@pytest.fixture(scope="module")
-def code(host: Host) -> None:
-    """The module's own code on the host, for what a test does there beside running the module."""
-    archive = io.BytesIO()
-    source = REPOSITORY / "plugins" / "module_utils"
-    with tarfile.open(fileobj=archive, mode="w") as tar:
-        for path in sorted(source.rglob("*.py")):
-            tar.add(path, f"ansible_collections/bulletproof/deploy/plugins/module_utils/{path.relative_to(source)}")
-    host.run(["sh", "-c", "rm -rf /opt/code && mkdir -p /opt/code && tar -x -C /opt/code"], stdin=archive.getvalue())
 
 
 @pytest.fixture

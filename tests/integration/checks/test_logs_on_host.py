@@ -10,9 +10,9 @@ import json
 import typing as t
 
 import pytest
-from database.server import Module
 
 from lab.hosts import Host
+from lab.modules import Module
 
 UNIT = "chatty@.service"
 # It says what it is told, and then what no log should have to take.

@@ -13,9 +13,9 @@ import typing as t
 from concurrent.futures import ThreadPoolExecutor
 
 import pytest
-from database.alembic_projects import ASYNC_ENV, ENV, FLASK_APP, FLASK_ENV, INI, KILLED_ENV, MODELS, Project
-from database.direct import Direct
-from database.killed_migrations import SLEEP, sql
+from integration.database.alembic_projects import ASYNC_ENV, ENV, FLASK_APP, FLASK_ENV, INI, KILLED_ENV, MODELS, Project
+from integration.database.direct import Direct
+from integration.database.killed_migrations import SLEEP, sql
 
 # SQLite before 3.35 cannot drop a column.
 BATCH = "with op.batch_alter_table('item') as batch: "

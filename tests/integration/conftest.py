@@ -2,30 +2,27 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A lab host with a PostgreSQL server and the tools environment, and a way to run one module on it."""
+"""A lab host, what the modules need there, and a way to run one module on it."""
 
 from __future__ import annotations
 
-import contextlib
+import io
 import os
+import tarfile
 import typing as t
 
 import pytest
-from database.server import Module, Server
 
 from lab import up
+from lab.deployment import REPOSITORY
 from lab.hosts import Host
+from lab.modules import Module
+from lab.postgresql import Server
+from lab.s3 import ObjectStore
 
 # A host for each worker of pytest-xdist; another one for whoever works on the tests while they run.
-WORKER = os.environ.get("PYTEST_XDIST_WORKER", "one")
-NAME = os.environ.get("BULLETPROOF_DATABASE_HOST", f"database-{WORKER}")
-RELEASE = os.environ.get("BULLETPROOF_DATABASE_RELEASE", "bookworm")
-
-
-def pytest_addoption(parser: pytest.Parser) -> None:
-    # Those who try faults have the same option; pytest takes it once.
-    with contextlib.suppress(ValueError):
-        parser.addoption("--matrix", action="store_true", help="try all cases, not a sample of them")
+NAME = os.environ.get("BULLETPROOF_HOST", f"integration-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}")
+RELEASE = os.environ.get("BULLETPROOF_RELEASE", "bookworm")
 
 
 @pytest.fixture(scope="session")
@@ -46,9 +43,29 @@ def tools(module: Module) -> None:
 
 
 @pytest.fixture(scope="session")
+def code(host: Host) -> None:
+    """The modules' own code on the host, for what a test does there beside running a module."""
+    archive = io.BytesIO()
+    source = REPOSITORY / "plugins" / "module_utils"
+    with tarfile.open(fileobj=archive, mode="w") as tar:
+        for path in sorted(source.rglob("*.py")):
+            tar.add(path, f"ansible_collections/bulletproof/deploy/plugins/module_utils/{path.relative_to(source)}")
+    host.run(["sh", "-c", "rm -rf /opt/code && mkdir -p /opt/code && tar -x -C /opt/code"], stdin=archive.getvalue())
+
+
+@pytest.fixture(scope="session")
 def server(host: Host, tools: None) -> t.Iterator[Server]:
     """The host's PostgreSQL server, running, with the tools environment that its modules need."""
     server = Server(host)
     server.start()
     yield server
     server.stop()
+
+
+@pytest.fixture(scope="module")
+def store(host: Host) -> t.Iterator[ObjectStore]:
+    """An S3 server with nothing in it."""
+    store = ObjectStore(host)
+    store.start()
+    yield store
+    store.stop()

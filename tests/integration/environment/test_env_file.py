@@ -13,8 +13,8 @@ from pathlib import Path
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import dialects
-from database.direct import Direct
 from e2e.canaries import Watcher
+from integration.database.direct import Direct
 
 from lab.deployment import BIN, REPOSITORY
 

@@ -13,10 +13,10 @@ import typing as t
 from dataclasses import dataclass, field
 
 import pytest
-from database.server import Module, Result
-from storage.gateway import PORTS
+from integration.storage.gateway import PORTS
 
 from lab.hosts import Host
+from lab.modules import Module, Result
 from lab.s3 import KNOWN, WRONG_KEY, WRONG_SECRET, Bucket, Identity, ObjectStore
 
 ENVIRONMENT = "/opt/storage.env"
@@ -164,7 +164,7 @@ class Storage:
 
 
 @pytest.fixture
-def storage(host: Host, module: Module, store: ObjectStore, code: None, gateway: t.Callable[[str], str]) -> Storage:
+def storage(host: Host, module: Module, tools: None, store: ObjectStore, code: None, gateway: t.Callable[[str], str]) -> Storage:
     return Storage(host, module, store, gateway)
 
 

@@ -2,17 +2,14 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""A real PostgreSQL server on a lab host, and the modules of the checkout run there as Ansible runs them."""
+"""Modules of the checkout, run on a lab host as Ansible runs them."""
 
 from __future__ import annotations
 
 import json
 import os
-import re
 import subprocess
-import time
 import typing as t
-import urllib.parse
 from pathlib import Path
 
 from lab.deployment import BIN, REPOSITORY
@@ -73,12 +70,12 @@ class Module:
         result["said"] = done.stdout + done.stderr
         return result
 
-    def must(self, name: str, /, *flags: str, **options: object) -> Result:
+    def must(self, name: str, /, *flags: str, **options: t.Any) -> Result:
         result = self(name, *flags, **options)
         assert not result.get("failed"), result.get("msg") or result
         return result
 
-    def refused(self, name: str, /, *said: str, **options: object) -> Result:
+    def refused(self, name: str, /, *said: str, **options: t.Any) -> Result:
         """Run what has to fail and say certain things."""
         result = self(name, **options)
         assert result.get("failed"), f"{name} did not fail: {result}"
@@ -90,47 +87,3 @@ class Module:
         """The tools environment, as the role tools makes it."""
         built = self.must("virtualenv", kind="none", venvs="/opt/bulletproof/venvs", extra=list(requirements))
         self.host.run(["ln", "-sfn", built["path"], "/opt/bulletproof/tools"])
-
-
-class Server:
-    """PostgreSQL, as Debian sets it up, on a lab host."""
-
-    def __init__(self, host: Host) -> None:
-        self.host = host
-
-    def start(self) -> None:
-        self.host.run(["systemctl", "start", "postgresql"])
-        deadline = time.monotonic() + 30
-        while self.host.run(["pg_isready", "--quiet"], check=False).returncode:
-            assert time.monotonic() < deadline, "PostgreSQL does not accept connections."
-            time.sleep(0.1)
-
-    def stop(self) -> None:
-        self.host.run(["systemctl", "stop", "postgresql"])
-
-    @property
-    def version(self) -> int:
-        """The major version."""
-        found = re.search(r"PostgreSQL\) (\d+)", self.host.run(["psql", "--version"]).stdout)
-        assert found is not None
-        return int(found[1])
-
-    def sql(self, statements: str, database: str = "postgres") -> str:
-        """Run statements as the superuser; rows as unaligned text, one a line."""
-        argv = ["psql", "--no-psqlrc", "--quiet", "--no-align", "--tuples-only", "--set=ON_ERROR_STOP=1", "--dbname", database]
-        return self.host.run(argv, user="postgres", stdin=statements).stdout.strip()
-
-    def create(self, name: str, password: str = "pa@:/?#%ss") -> str:
-        """A fresh database with an owner of the same name; the URL that the app would have, over TCP with the password."""
-        self.drop(name)
-        quoted = password.replace("'", "''")
-        self.sql(f"CREATE ROLE \"{name}\" LOGIN PASSWORD '{quoted}'")
-        self.sql(f'CREATE DATABASE "{name}" OWNER "{name}"')
-        return f"postgresql://{name}:{urllib.parse.quote(password, safe='')}@127.0.0.1:5432/{name}"
-
-    def drop(self, name: str) -> None:
-        """The role and every database it owns: a restore keeps the one that it replaces."""
-        owned = self.sql(f"SELECT datname FROM pg_database JOIN pg_roles ON pg_roles.oid = datdba WHERE rolname = '{name}'")
-        for database in {name, *owned.splitlines()}:
-            self.sql(f'DROP DATABASE IF EXISTS "{database}" WITH (FORCE)')
-        self.sql(f'DROP ROLE IF EXISTS "{name}"')

@@ -11,8 +11,8 @@ import subprocess
 import threading
 
 import pytest
-from database.direct import Direct
-from database.killed_migrations import SLEEP, sql
+from integration.database.direct import Direct
+from integration.database.killed_migrations import SLEEP, sql
 
 FILES = "/srv/sql/files"
 OWNER = "www-data"

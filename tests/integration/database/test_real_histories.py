@@ -12,9 +12,9 @@ from __future__ import annotations
 import dataclasses
 
 import pytest
-from database.alembic_projects import Project
-from database.direct import Direct
-from database.test_alembic import environment
+from integration.database.alembic_projects import Project
+from integration.database.direct import Direct
+from integration.database.test_alembic import environment
 
 
 @dataclasses.dataclass(frozen=True)
