@@ -33,6 +33,7 @@ options:
         description:
           - What is checked.
           - V(disk) is free space and inodes; V(http) an answer over TCP or a Unix socket; V(path) a file, directory or link;
+            V(permissions) owners and modes in a tree;
             V(port) whether something
             listens; V(dns) what a name resolves to; V(tls) a server's certificate; V(time) the host's clock; V(r2) a bucket in object storage;
             V(env) whether the app's environment keeps its rules; V(database) whether the app's database answers and is what the app needs;
@@ -41,7 +42,7 @@ options:
             V(smoke) a list of HTTP exchanges, one after another; V(burst) many requests at a time.
         type: str
         required: true
-        choices: [burst, database, disk, dns, env, http, import, log, path, port, process_count, r2, smoke, systemd, time, tls, version]
+        choices: [burst, database, disk, dns, env, http, import, log, path, permissions, port, process_count, r2, smoke, systemd, time, tls, version]
       name:
         description: What the check is called in the results. By default its type and what it looks at.
         type: str
@@ -284,9 +285,15 @@ options:
         type: list
         elements: str
       rules:
-        description: Type V(env). What the environment has to be, as the module M(bulletproof.deploy.env_file) has it. No value is ever shown.
+        description:
+          - Type V(env). What the environment has to be, as the module M(bulletproof.deploy.env_file) has it. No value is ever shown.
+          - Type V(permissions). What owners, groups and modes have to be, as the module M(bulletproof.deploy.permissions) has it.
         type: list
         elements: dict
+      exclude:
+        description: Type V(permissions). What is not looked at, as the module M(bulletproof.deploy.permissions) has it.
+        type: list
+        elements: str
       waivers:
         description: Type V(env). Rules whose findings are let pass, as the module M(bulletproof.deploy.env_file) has it.
         type: list
@@ -299,6 +306,11 @@ options:
           - Type V(database). What it has to be, as the options of M(bulletproof.deploy.schema_check) have it, such as C(min_version),
             C(can_create_tables), C(columns).
           - Without it, the database has to answer. An SQLite file that is not there yet passes, as long as nothing is expected to be in it.
+        type: dict
+      row_security:
+        description:
+          - Type V(database). That PostgreSQL keeps the rows of the app's users apart, as the options of M(bulletproof.deploy.postgres_rls_check) have it,
+            such as C(tables) and C(isolation). Not looked at without it.
         type: dict
       variables:
         description:

@@ -151,64 +151,20 @@ import typing as t
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings as findings
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
-from ansible_collections.bulletproof.deploy.plugins.module_utils._database import isolation, postgres, row_security, url
+from ansible_collections.bulletproof.deploy.plugins.module_utils._database import separation, url
 
 
 def look(options: _runner.Options) -> t.Dict[str, t.Any]:
-    database = row_security.need_postgres(url.database_of(options))
-    wanted = row_security.Wanted(
-        schema=options["schema"],
-        tables=options["tables"],
-        exclude=options["exclude"],
-        forced=options["forced"],
-        allow_open=options["allow_open"],
-        trusted=options["trusted_roles"],
-    )
-    trials = [isolation.trial_of(one, wanted.schema) for one in options["isolation"]]
-    connection = postgres.connect(database, account=options["maintenance_user"])
-    try:
-        catalog = row_security.read(connection, wanted, options["role"] or database.user)
-        found = row_security.findings(wanted, catalog)
-        outcomes: t.List[isolation.Outcome] = []
-        for trial in trials:
-            with isolation.Session(connection, catalog.role) as session:
-                outcomes += isolation.run(session, trial)
-    finally:
-        connection.close()
-    found += isolation.findings(outcomes)
-    tried = [one.as_data() for one in outcomes]
-    if found:
-        raise findings.failure_of(found, f"Row-level security of {database.shown}, schema {wanted.schema}", isolation=tried)
-    return {"findings": [], "isolation": tried, "tables": [table.name for table in catalog.tables], "role": catalog.role}
+    database = url.database_of(options)
+    found = separation.look(database, options)
+    tried = [one.as_data() for one in found.tried]
+    if found.findings:
+        raise findings.failure_of(found.findings, f"Row-level security of {database.shown}, schema {options['schema']}", isolation=tried)
+    return {"findings": [], "isolation": tried, "tables": found.tables, "role": found.role}
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **url.SPEC,
-            "schema": {"type": "str", "default": "public"},
-            "tables": {"type": "list", "elements": "str", "default": []},
-            "exclude": {"type": "list", "elements": "str", "default": ["alembic_version", "schema_migrations_ledger"]},
-            "role": {"type": "str"},
-            "forced": {"type": "bool", "default": True},
-            "allow_open": {"type": "list", "elements": "str", "default": []},
-            "trusted_roles": {"type": "list", "elements": "str", "default": ["postgres"]},
-            "maintenance_user": {"type": "str", "default": ""},
-            "isolation": {
-                "type": "list",
-                "elements": "dict",
-                "default": [],
-                "options": {
-                    "table": {"type": "str", "required": True},
-                    "owner_column": {"type": "str", "required": True},
-                    "users": {"type": "list", "elements": "str", "required": True},
-                    "setting": {"type": "str", "default": isolation.SETTING},
-                    "row": {"type": "dict", "default": {}},
-                },
-            },
-        },
-        supports_check_mode=True,
-    )
+    module = AnsibleModule(argument_spec={**url.SPEC, **separation.SPEC}, supports_check_mode=True)
     _runner.run(module, look, lambda options, observed: [], lambda options, observed: observed)
 
 

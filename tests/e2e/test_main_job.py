@@ -102,3 +102,14 @@ def test_status_tells_what_is_served_and_what_could_be(shop: App) -> None:
     assert "The lock is free." in told
     for release, manifest in shop.manifests().items():
         assert f"{release}: {manifest['state']}" in told
+
+
+def test_drift_is_told_beforehand_and_mended_by_the_next_deploy(shop: App) -> None:
+    """The database file that somebody opened as root."""
+    database = f"{shop.root}/shared/shop.db"
+    shop.host.run(["chown", "root:root", database])
+    told = shop.project.must("preflight").output
+    assert f"{database}: owner root, not www-data" in told and "1 warning" in told, told
+    assert shop.host.run(["stat", "-c", "%U", database]).stdout.strip() == "root"
+    shop.deploy("2.0.0")
+    assert shop.host.run(["stat", "-c", "%U", database]).stdout.strip() == "www-data"

@@ -7,15 +7,20 @@
 from __future__ import annotations
 
 import io
+import json
 import os
 import tarfile
+import time
 import typing as t
+from pathlib import Path
 
 import pytest
+from integration.certificates import Certificates
+from integration.gateway import PORTS
 
 from lab import up
 from lab.deployment import REPOSITORY
-from lab.hosts import Host
+from lab.hosts import COMPANY_CA, Host
 from lab.modules import Module
 from lab.postgresql import Server
 from lab.s3 import ObjectStore
@@ -23,6 +28,9 @@ from lab.s3 import ObjectStore
 # A host for each worker of pytest-xdist; another one for whoever works on the tests while they run.
 NAME = os.environ.get("BULLETPROOF_HOST", f"integration-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}")
 RELEASE = os.environ.get("BULLETPROOF_RELEASE", "bookworm")
+GATEWAY = "lab-gateway"
+# On the host, the certificate of the authority that it does not trust.
+NOBODY = "/etc/lab-nobody.pem"
 
 
 @pytest.fixture(scope="session")
@@ -69,3 +77,46 @@ def store(host: Host) -> t.Iterator[ObjectStore]:
     store.start()
     yield store
     store.stop()
+
+
+@pytest.fixture(scope="session")
+def faketime(host: Host) -> None:
+    """A program that gives one process a clock of its own."""
+    if host.run(["sh", "-c", "command -v faketime"], check=False).returncode:
+        host.run(["apt-get", "install", "--yes", "--quiet", "--no-install-recommends", "faketime"], timeout=300)
+
+
+@pytest.fixture(scope="module")
+def gateway(host: Host) -> t.Iterator[t.Callable[[str], str]]:
+    """Proxies in front of the storage, if there is one; gives the endpoint of the one that does a certain thing wrong."""
+    certificates = Certificates(host)
+    modes = {str(port): {"mode": name} for name, port in PORTS.items() if not name.startswith(("tls", "stranger"))}
+    for name, (issuer, names, days) in {
+        "tls": ("company", [host.address], 30),
+        "tls-other-name": ("company", ["other.example"], 30),
+        "tls-nobodys": ("nobody", [host.address], 30),
+        "tls-over": ("company", [host.address], -1),
+        "stranger": ("company", [host.address], 30),
+    }.items():
+        mode = "stranger" if name == "stranger" else "pass"
+        modes[str(PORTS[name])] = {"mode": mode, "certificate": certificates.install(name, issuer, names, days)}
+    host.write("/opt/gateway.py", (Path(__file__).parent / "gateway.py").read_text())
+    host.run(["systemctl", "stop", GATEWAY], check=False)
+    # Nothing reaches a TLS server before it has said for whom; a name resolves without a server for names.
+    host.run(["sh", "-c", "grep -q account.lab /etc/hosts || echo 127.0.0.1 account.lab >> /etc/hosts"])
+    host.run(["systemd-run", "--quiet", "--collect", "--unit", GATEWAY, "python3", "/opt/gateway.py", json.dumps(modes)])
+    trusted = host.read(f"/{COMPANY_CA}")
+    host.write(f"/{COMPANY_CA}", trusted + certificates.pem("company"))
+    host.write(NOBODY, certificates.pem("nobody"))
+    deadline = time.monotonic() + 20
+    while host.run(["curl", "--silent", "--output", "/dev/null", f"http://127.0.0.1:{PORTS['pass']}/"], check=False).returncode:
+        assert time.monotonic() < deadline, "The gateway does not answer."
+        time.sleep(0.1)
+
+    def endpoint(name: str) -> str:
+        secure = name.startswith(("tls", "stranger"))
+        return f"http{'s' if secure else ''}://{'account.lab' if name == 'stranger' else host.address}:{PORTS[name]}"
+
+    yield endpoint
+    host.write(f"/{COMPANY_CA}", trusted)
+    host.run(["systemctl", "stop", GATEWAY], check=False)

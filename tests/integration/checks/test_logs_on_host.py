@@ -12,7 +12,6 @@ import typing as t
 import pytest
 
 from lab.hosts import Host
-from lab.modules import Module
 
 UNIT = "chatty@.service"
 # It says what it is told, and then what no log should have to take.
@@ -24,18 +23,7 @@ os.write(1, b"z" * 200000 + b" the end of a long line\n")
 time.sleep(600)
 """
 
-
 Checks = t.Callable[..., list[dict[str, t.Any]]]
-
-
-@pytest.fixture
-def run(module: Module) -> Checks:
-    """Run checks at the same time; the verdicts."""
-
-    def checks(*declared: t.Mapping[str, t.Any]) -> list[dict[str, t.Any]]:
-        return t.cast("list[dict[str, t.Any]]", module.must("health_check", checks=list(declared), must_be_healthy=False)["verdicts"])
-
-    return checks
 
 
 @pytest.fixture(scope="module")

@@ -13,7 +13,7 @@ import typing as t
 from dataclasses import dataclass, field
 
 import pytest
-from integration.storage.gateway import PORTS
+from integration.gateway import PORTS
 
 from lab.hosts import Host
 from lab.modules import Module, Result

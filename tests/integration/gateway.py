@@ -6,7 +6,7 @@
 
     gateway.py '{"8401": {"mode": "pass"}, "8402": {"mode": "slow", "certificate": "/etc/lab.pem"}}'
 
-Every request is a line in /run/lab-gateway.log: port, method, path.
+Without a storage behind them, they answer 502. Every request is a line in /run/lab-gateway.log: port, method, path.
 """
 
 from __future__ import annotations
@@ -73,7 +73,13 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def refuse(self, status: int, code: str, message: str = "No.") -> None:
         body = ERROR.format(code, message).encode()
-        self.answer(status, body, {"Content-Type": "application/xml", "Content-Length": str(len(body)), "Connection": "close"})
+        headers = {
+            "Date": self.date_time_string(),
+            "Content-Type": "application/xml",
+            "Content-Length": str(len(body)),
+            "Connection": "close",
+        }
+        self.answer(status, body, headers)
 
     def handle_request(self) -> None:
         body = self.rfile.read(int(self.headers.get("Content-Length") or 0))
@@ -101,7 +107,10 @@ class Handler(http.server.BaseHTTPRequestHandler):
             kept = KEPT.get(self.path.partition("?")[0])
             if kept:
                 return self.answer(*kept)
-        status, headers, content = self.forwarded(body)
+        try:
+            status, headers, content = self.forwarded(body)
+        except ConnectionRefusedError:
+            return self.refuse(502, "BadGateway", "There is no storage.")
         if mode == "cache" and status == 200 and "X-Amz-Signature" in self.path:
             KEPT[self.path.partition("?")[0]] = (status, content, headers)
         if mode == "damage" and self.command == "GET" and of_object:
