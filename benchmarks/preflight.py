@@ -57,10 +57,12 @@ def main() -> int:
         versions.make_repository(repository)
     hosts = lab.up([f"bench-{number}" for number in range(1, 5)])
     ours = Ours(repository)
-    ours.declaration.update(app_preflight_checks=CHECKS, app_env_generate={"SECRET_KEY": "token_urlsafe"}, app_database="sqlite")
+    ours.declaration.update(app_env_generate={"SECRET_KEY": "token_urlsafe"}, app_database="sqlite")
     for count in (1, 4):
         ours.remove(hosts[:count])
         ours.deploy(hosts[:count], "1.0.0").run()
+    # One of them asks the app itself.
+    ours.declaration["app_preflight_checks"] = CHECKS
     seconds: dict[tuple[str, int], list[float]] = {}
     looked: dict[int, list[float]] = {}
     for _round in range(ROUNDS):

@@ -15,7 +15,7 @@ import typing as t
 from pathlib import Path
 
 import pytest
-from integration.certificates import Certificates
+from integration.certificates import NOBODY, Certificates
 from integration.gateway import PORTS
 
 from lab import up
@@ -29,8 +29,6 @@ from lab.s3 import ObjectStore
 NAME = os.environ.get("BULLETPROOF_HOST", f"integration-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}")
 RELEASE = os.environ.get("BULLETPROOF_RELEASE", "bookworm")
 GATEWAY = "lab-gateway"
-# On the host, the certificate of the authority that it does not trust.
-NOBODY = "/etc/lab-nobody.pem"
 
 
 @pytest.fixture(scope="session")

@@ -10,7 +10,7 @@ import re
 import typing as t
 
 import pytest
-from integration.conftest import NOBODY
+from integration.certificates import NOBODY
 from integration.gateway import PORTS
 
 from lab.hosts import Host

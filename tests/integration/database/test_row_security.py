@@ -181,3 +181,21 @@ def test_the_helper_is_made_once_and_shown_before(module, server, app):
     who = "SELECT coalesce(helpers.current_user_id()::text, 'nobody');"
     assert server.sql(f"{who} SET app.who = '42'; {who} SET app.who = ''; {who}", APP).split() == ["nobody", "42", "nobody"]
     module.refused("postgres_rls_helper", "returns bigint, not text", **{**options, "type": "text"})
+
+
+def test_as_a_check_of_preflight_and_of_a_deploy(app, tables, host, module):
+    """The check type ``database`` looks at the same, with the URL from the app's own environment, and shows no password."""
+    host.write("/etc/kept-apart.env", f"DATABASE_URL={app}\n", mode="0600")
+    check = {"type": "database", "environment_files": ["/etc/kept-apart.env"]}
+
+    def verdict(**wanted):
+        result = module.must("health_check", checks=[{**check, "row_security": wanted}], must_be_healthy=False)
+        assert "pa@:/?#%ss" not in result["said"] and "pa%40" not in result["said"]
+        return result["verdicts"][0]
+
+    assert verdict(tables=["good"], isolation=[trial("good")])["verdict"] == "pass"
+    wrong = verdict(tables=["good", "wide_open", "incomplete"], isolation=[trial("leaks_select")])
+    assert wrong["verdict"] == "fail"
+    told = str(wrong["found"]["findings"])
+    assert all(name in told for name in ("wide_open", "incomplete", "leaks_select")) and "public.good" not in told
+    host.run(["rm", "/etc/kept-apart.env"])
