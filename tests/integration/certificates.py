@@ -18,8 +18,8 @@ from lab.hosts import Host
 # On the host, the certificate of the authority that it does not trust.
 NOBODY = "/etc/lab-nobody.pem"
 # What an authority does not do.
-OTHER_USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign",
-        "encipher_only", "decipher_only")  # fmt: skip
+OTHER_USES = ("digital_signature", "content_commitment", "key_encipherment", "data_encipherment", "key_agreement", "crl_sign", "encipher_only",
+              "decipher_only")  # fmt: skip
 CERTIFIES = x509.KeyUsage(key_cert_sign=True, **dict.fromkeys(OTHER_USES, False))
 
 
