@@ -246,6 +246,27 @@ PROOFS = (
         "_COMMENT",
         "integration/environment/test_systemd.py::test_systemd_reads_what_we_read",
     ),
+    Proof(
+        "transaction-of-a-file-postgresql",
+        "_database/sql_files.py",
+        'postgres.rows(session, "BEGIN")',
+        "pass",
+        "integration/database/test_sql_migrate.py::test_killed_at_any_point_the_next_run_needs_no_help[postgresql]",
+    ),
+    Proof(
+        "death-is-noticed-sql",
+        "_database/sql_files.py",
+        'settings["client_connection_check_interval"] = 2000',
+        "pass",
+        "integration/database/test_sql_migrate.py::test_killed_at_any_point_the_next_run_needs_no_help[postgresql]",
+    ),
+    Proof(
+        "death-is-noticed-alembic",
+        "_database/alembic_driver.py",
+        "SELECT set_config('client_connection_check_interval', '2000', false)",
+        "SELECT 1",
+        "integration/database/test_alembic.py::test_killed_at_any_point_the_next_run_needs_no_help[postgresql]",
+    ),
 )
 
 
