@@ -91,6 +91,7 @@ options:
           - Types V(http), V(version) and V(burst). The path, and the query if any, to ask for at O(checks[].unix_socket); V(/) if not given.
           - Types V(disk) and V(path). The absolute path that is looked at.
           - Type V(env). The absolute path of the file of environment variables, read as systemd reads it.
+          - Type V(permissions). The absolute path of the tree.
         type: str
       headers:
         description:
