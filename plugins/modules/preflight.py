@@ -53,7 +53,7 @@ options:
     description:
       - Checks that have to pass, of any type and with the options that M(bulletproof.deploy.health_check) documents. They run at the same time.
       - Each may also have C(severity) (C(error) or C(warning)), C(rule) (the name to waive it by; its own name unless set), C(fix) (what to do) and
-        C(provisioned) (leave it out on a host that has no tools environment yet).
+        C(needs) (a path; left out as long as the host does not have it).
     type: raw
     default: "[]"
   environment:

@@ -236,7 +236,7 @@ def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
 # What a declared check may have beside what its type takes, and what each of that may be.
 OF_CHECKS: t.Mapping[str, t.Mapping[str, t.Tuple[str, ...]]] = {
     "app_checks": {"when": ("before", "after", "watch")},
-    "app_preflight_checks": {"severity": ("error", "warning"), "rule": (), "fix": ()},
+    "app_preflight_checks": {"severity": ("error", "warning"), "rule": (), "fix": (), "needs": ()},
 }
 # The words that its texts may have, with something of the right kind: a path, an address.
 WORDS: t.Mapping[str, t.Mapping[str, str]] = {

@@ -24,7 +24,6 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _phase,
     _runner,
     _state,
-    _tools,
     _transition,
     _unpack,
     _verify,
@@ -59,7 +58,7 @@ SPEC: t.Dict[str, t.Any] = {
 
 OLDEST_PYTHON = (3, 9)
 # What a declared check has beside what its type takes.
-OURS = ("severity", "rule", "fix", "provisioned")
+OURS = ("severity", "rule", "fix", "needs")
 
 
 def existing(path: str) -> str:
@@ -149,8 +148,7 @@ def environment_file(environment: t.Mapping[str, str]) -> t.Iterator[str]:
 
 def declared(options: _runner.Options, layout: Layout, environment: t.Mapping[str, str]) -> t.Iterator[Finding]:
     """What the declaration wants looked at: checks of any type, all at the same time."""
-    provisioned = os.path.isdir(_tools.ROOT)
-    wanted = [check for check in json.loads(options["checks"]) if provisioned or not check.get("provisioned")]
+    wanted = [check for check in json.loads(options["checks"]) if "needs" not in check or os.path.exists(check["needs"])]
     if not wanted:
         return
     with environment_file(environment) as path:
