@@ -9,14 +9,11 @@ from __future__ import annotations
 import functools
 import hashlib
 import json
-import pathlib
 import typing as t
 
 import yaml
 from ansible.plugins.action import ActionBase
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _declaration
-
-COLLECTION = pathlib.Path(__file__).parents[2]
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code, _declaration
 
 # What roles configure, beside the app's own variables: a change in one of these, or in the collection itself, configures the hosts again.
 ROLES = ("permissions", "proxy", "systemd_gunicorn", "tools")
@@ -36,19 +33,10 @@ CONFIGURED = (
 )
 
 
-def _code_digest() -> str:
-    """A digest of what the hosts get from this collection: its roles, and the code of the agent."""
-    digest = hashlib.sha256()
-    for path in sorted([*COLLECTION.glob("roles/**/*"), *COLLECTION.glob("plugins/module_utils/**/*.py")]):
-        if path.is_file():
-            digest.update(str(path.relative_to(COLLECTION)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()
-
-
 @functools.lru_cache(maxsize=1)
 def _role_defaults() -> t.Dict[str, t.Any]:
     """The variables of the roles that configure a host, by name, as they are where nobody sets them."""
-    files = (COLLECTION / "roles" / role / "defaults" / "main.yml" for role in ROLES)
+    files = (_code.COLLECTION / "roles" / role / "defaults" / "main.yml" for role in ROLES)
     return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
 
 
@@ -85,7 +73,8 @@ class ActionModule(ActionBase):
         # What is set, wherever that was. A default that this play happens to see is none: another playbook must come to the same digest.
         roles = {name: template(name) for name, default in sorted(_role_defaults().items()) if variables.get(name, default) != default}
         configured = {**roles, **{name: declared[name] for name in CONFIGURED}}
-        configuration = hashlib.sha256((json.dumps(configured, sort_keys=True, default=str) + _code_digest()).encode()).hexdigest()
+        code = _code.digest("roles/**/*", _code.FOR_HOSTS)
+        configuration = hashlib.sha256((json.dumps(configured, sort_keys=True, default=str) + code).encode()).hexdigest()
         return {
             **result,
             "changed": False,

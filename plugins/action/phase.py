@@ -9,10 +9,7 @@ A phase runs from the code that an earlier one left on the host (``_host_code``)
 
 from __future__ import annotations
 
-import functools
-import hashlib
 import json
-import pathlib
 import shlex
 import typing as t
 
@@ -22,18 +19,14 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _host_code
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import launch
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases.by_name import phase_of
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code
 
-MODULE_UTILS = pathlib.Path(__file__).parents[1] / "module_utils"
 PYTHON = "/usr/bin/python3"
 
 
-@functools.lru_cache(maxsize=1)
 def code_digest() -> str:
-    """A digest of all code for hosts, as this controller has it."""
-    digest = hashlib.sha256()
-    for path in sorted(MODULE_UTILS.glob("**/*.py")):
-        digest.update(str(path.relative_to(MODULE_UTILS)).encode() + b"\0" + path.read_bytes())
-    return digest.hexdigest()[:16]
+    """What tells the code for hosts, as this controller has it, from any other."""
+    return _code.digest(_code.FOR_HOSTS)[:16]
 
 
 def as_text(spec: t.Mapping[str, t.Mapping[str, t.Any]], options: t.Mapping[str, t.Any]) -> t.Dict[str, str]:

@@ -16,7 +16,7 @@ import typing as t
 import zipfile
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent
-from ansible_collections.bulletproof.deploy.plugins.module_utils._source import source_of
+from ansible_collections.bulletproof.deploy.plugins.module_utils._module_source import source_of
 
 PACKAGE = "ansible_collections.bulletproof.deploy.plugins.module_utils"
 ENTRY = f"import sys\nfrom {PACKAGE}._agent import main\nsys.exit(main(sys.argv[1:]))\n"

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _bytecode
 from ansible_collections.bulletproof.deploy.plugins.module_utils._command import Finished, run, shortened
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._source import source_of
+from ansible_collections.bulletproof.deploy.plugins.module_utils._module_source import source_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_inventory import installed, site_packages
 from ansible_collections.bulletproof.deploy.plugins.module_utils._venv_lock import Lock, Spec, redact
 

@@ -26,7 +26,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts impor
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import alembic_driver, one_at_a_time, postgres, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database.classify import EXPANDING, classify
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._source import source_of
+from ansible_collections.bulletproof.deploy.plugins.module_utils._module_source import source_of
 
 # The driver's text comes with the request: nothing of it is an argument, where systemd would look for variables in it.
 BOOTSTRAP = (

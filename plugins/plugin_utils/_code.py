@@ -1,0 +1,23 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The collection's own files, as this controller has them."""
+
+from __future__ import annotations
+
+import functools
+import hashlib
+import pathlib
+
+COLLECTION = pathlib.Path(__file__).parents[2]
+FOR_HOSTS = "plugins/module_utils/**/*.py"
+
+
+@functools.cache
+def digest(*patterns: str) -> str:
+    """A digest of all files that match one of the patterns, relative to the collection."""
+    whole = hashlib.sha256()
+    for path in sorted({path for pattern in patterns for path in COLLECTION.glob(pattern) if path.is_file()}):
+        whole.update(str(path.relative_to(COLLECTION)).encode() + b"\0" + path.read_bytes())
+    return whole.hexdigest()
