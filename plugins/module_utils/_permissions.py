@@ -63,6 +63,16 @@ PERMISSIONS = {"r": 0o444, "w": 0o222, "x": 0o111}
 
 ANY_DEPTH = "**"
 
+# A rule as it is declared, as an argument spec.
+RULE: t.Dict[str, t.Dict[str, t.Any]] = {
+    "path": {"type": "str", "required": True},
+    "owner": {"type": "str"},
+    "group": {"type": "str"},
+    "mode": {"type": "raw"},
+    "directory_mode": {"type": "raw"},
+    "keep_executable": {"type": "bool", "default": False},
+}
+
 
 def is_mode(spec: str) -> bool:
     return bool(OCTAL.fullmatch(spec)) or all(CLAUSE.fullmatch(clause) for clause in spec.split(","))

@@ -27,21 +27,13 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 TOLD = 3
 
 
-ATTRIBUTES = {"path": str, "owner": str, "group": str, "mode": str, "directory_mode": str, "keep_executable": bool}
-
-
 def _mistakes(options: Options, given: t.AbstractSet[str]) -> t.Iterator[str]:
+    from ansible_collections.bulletproof.deploy.plugins.module_utils import _permissions, _spec
+
     if not os.path.isabs(options["path"]):
         yield wrong("path", options["path"], "an absolute path")
     for number, rule in enumerate(options["rules"], 1):
-        where = f"rules: rule {number}: "
-        if "path" not in rule:
-            yield f"{where}path: missing"
-        for name, value in rule.items():
-            if name not in ATTRIBUTES:
-                yield f"{where}{name}: there is no such attribute; there are {', '.join(ATTRIBUTES)}"
-            elif not isinstance(value, ATTRIBUTES[name]):
-                yield wrong(f"{where}{name}", value, "true or false" if ATTRIBUTES[name] is bool else "text, a mode in quotes")
+        yield from _spec.mistakes(rule, _permissions.RULE, f"rules: rule {number}: ", "attribute")
 
 
 def _attempt(options: Options, timeout: float, memory: Memory) -> Answer:

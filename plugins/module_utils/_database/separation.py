@@ -9,6 +9,7 @@ from __future__ import annotations
 import typing as t
 from dataclasses import dataclass
 
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _spec
 from ansible_collections.bulletproof.deploy.plugins.module_utils._database import isolation, postgres, row_security, url
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
@@ -31,12 +32,6 @@ SPEC: t.Dict[str, t.Any] = {
     "maintenance_user": {"type": "str", "default": ""},
     "isolation": {"type": "list", "elements": "dict", "default": [], "options": ISOLATION},
 }
-TYPES: t.Dict[str, t.Tuple[t.Type[t.Any], str]] = {
-    "str": (str, "a text"),
-    "list": (list, "a list"),
-    "bool": (bool, "true or false"),
-    "dict": (dict, "a mapping"),
-}
 
 
 @dataclass(frozen=True)
@@ -56,29 +51,19 @@ class Separation:
 
 def completed(given: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     """Options as SPEC has them, where Ansible has not looked at them: with their defaults; a Failure with all mistakes in them."""
-    mistakes: t.List[str] = []
-    options = _completed(given, SPEC, "", mistakes)
+    given = _given(given)
+    if isinstance(given.get("isolation"), list):
+        given["isolation"] = [_given(trial) for trial in given["isolation"]]
+    mistakes = list(_spec.mistakes(given, SPEC, "", "option"))
     if mistakes:
         told = "\n".join(f"- {mistake}." for mistake in mistakes)
         raise Failure(f"What is expected of row-level security is not clear:\n{told}", fix="Correct the options.")
-    return options
+    return _spec.completed(given, SPEC)
 
 
-def _completed(given: t.Mapping[str, t.Any], spec: t.Mapping[str, t.Any], where: str, mistakes: t.List[str]) -> t.Dict[str, t.Any]:
-    mistakes += [f"{where}{name}: there is no such option; there are {', '.join(spec)}" for name in sorted(set(given) - set(spec))]
-    options: t.Dict[str, t.Any] = {}
-    for name, one in spec.items():
-        value = given.get(name)
-        options[name] = one.get("default") if value is None else value
-        kind, words = TYPES[one["type"]]
-        if value is None:
-            if one.get("required"):
-                mistakes.append(f"{where}{name}: missing")
-        elif not isinstance(value, kind):
-            mistakes.append(f"{where}{name}: found {value!r}, allowed: {words}")
-        elif "options" in one:
-            options[name] = [_completed(part, one["options"], f"{name}: ", mistakes) for part in value if isinstance(part, dict)]
-    return options
+def _given(options: t.Any) -> t.Any:
+    """Without those that are null, which counts as not given, as Ansible has it; a column's value may be null."""
+    return {name: one for name, one in options.items() if one is not None} if isinstance(options, dict) else options
 
 
 def look(database: url.Database, options: t.Mapping[str, t.Any]) -> Separation:

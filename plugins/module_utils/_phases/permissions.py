@@ -14,17 +14,9 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-RULE: t.Dict[str, t.Dict[str, t.Any]] = {
-    "path": {"type": "str", "required": True},
-    "owner": {"type": "str"},
-    "group": {"type": "str"},
-    "mode": {"type": "raw"},
-    "directory_mode": {"type": "raw"},
-    "keep_executable": {"type": "bool", "default": False},
-}
 SPEC: t.Dict[str, t.Any] = {
     "path": {"type": "path", "required": True},
-    "rules": {"type": "list", "elements": "dict", "required": True, "options": RULE},
+    "rules": {"type": "list", "elements": "dict", "required": True, "options": permissions.RULE},
     "exclude": {"type": "list", "elements": "str", "default": []},
     "hard_links": {"type": "bool", "default": False},
 }

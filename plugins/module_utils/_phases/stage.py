@@ -236,7 +236,7 @@ class Stage:
     def _staged(self, options: Options) -> None:
         layout = _phase.layout_of(options)
         manifest = _manifest.need(layout, options["release"])
-        why = "whole, and its entry point imports" if "imports" in self.seconds else "whole"
+        why = "whole, and its entry point imports" if options["prove"] == "import" else "whole"
         _manifest.save(layout.release(options["release"]), manifest.become("staged", options["run"], why))
 
     def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:

@@ -21,6 +21,12 @@ def test_they_are_completed():
     ]
 
 
+def test_null_is_not_given_but_for_a_column():
+    trial = {"table": "orders", "owner_column": "user_id", "users": ["1", "2"], "setting": None, "row": {"note": None}}
+    options = separation.completed({"schema": None, "isolation": [trial]})
+    assert options["schema"] == "public" and options["isolation"] == [{**trial, "setting": "app.current_user_id"}]
+
+
 def test_all_mistakes_are_told_at_once():
     with pytest.raises(Failure) as told:
         separation.completed({"forced": "yes", "tabels": [], "isolation": [{"table": "orders"}]})
