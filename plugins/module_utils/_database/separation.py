@@ -49,9 +49,9 @@ class Separation:
     role: str
 
 
-def completed(given: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
+def completed(declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Any]:
     """Options as SPEC has them, where Ansible has not looked at them: with their defaults; a Failure with all mistakes in them."""
-    given = _given(given)
+    given: t.Dict[str, t.Any] = _given(declared)
     if isinstance(given.get("isolation"), list):
         given["isolation"] = [_given(trial) for trial in given["isolation"]]
     mistakes = list(_spec.mistakes(given, SPEC, "", "option"))
