@@ -22,6 +22,7 @@ PACKAGES = (
     "ca-certificates",
     "curl",
     "dbus",
+    "haproxy",
     "iproute2",
     "iptables",
     "logrotate",
