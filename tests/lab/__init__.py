@@ -5,7 +5,8 @@
 """Real systemd hosts in Docker, reached over SSH: where demo, scenarios and tests deploy to.
 
 On the command line ``PYTHONPATH=tests python3 -m lab up web1 web2``, then ``inventory``, ``ssh``, ``restart``, ``down``;
-in a program ``lab.up(["web1"])`` and so on. ``lab.load`` sends the requests that a deployment must not lose.
+in a program ``lab.up(["web1"])`` and so on. ``fleet up`` starts a whole fleet (``lab.fleet``). ``lab.load`` sends the
+requests that a deployment must not lose.
 """
 
 from __future__ import annotations

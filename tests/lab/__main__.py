@@ -12,6 +12,7 @@ import sys
 from collections.abc import Sequence
 
 from lab import image
+from lab.fleet import down_fleet, up_fleet
 from lab.hosts import Host, down, known, up
 from lab.inventory import inventory
 from lab.shell import LabError
@@ -51,6 +52,10 @@ def parser() -> argparse.ArgumentParser:
     sub.add_argument("words", nargs=argparse.REMAINDER, metavar="COMMAND")
     command("restart", "reboot hosts")
     command("status", "list the hosts", None)
+    sub = command("fleet", "app hosts, a load balancer and a database on a network of their own", None)
+    sub.add_argument("direction", choices=("up", "down"), help="start it, or remove it with all that is on it")
+    sub.add_argument("--hosts", type=int, default=8, metavar="N", help="app hosts (default: %(default)s)")
+    sub.add_argument("--fresh", action="store_true", help="make the hosts anew")
     return top
 
 
@@ -84,7 +89,22 @@ def do_status(options: argparse.Namespace) -> None:
         print(f"{host.name:20} {host.state:10} {host.address}")
 
 
-COMMANDS = {"up": do_up, "down": do_down, "inventory": do_inventory, "ssh": do_ssh, "restart": do_restart, "status": do_status}
+def do_fleet(options: argparse.Namespace) -> None:
+    if options.direction == "up":
+        up_fleet(options.hosts, fresh=options.fresh)
+    else:
+        down_fleet()
+
+
+COMMANDS = {
+    "up": do_up,
+    "down": do_down,
+    "inventory": do_inventory,
+    "ssh": do_ssh,
+    "restart": do_restart,
+    "status": do_status,
+    "fleet": do_fleet,
+}
 
 if __name__ == "__main__":
     sys.exit(main())

@@ -16,7 +16,7 @@ import subprocess
 import tarfile
 import time
 import zlib
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
@@ -28,6 +28,11 @@ PREFIX = "bulletproof-lab-"
 BOOT_TIMEOUT = 60
 # What systemd takes for "halt now, in order"; any other signal and every stop waits for its time limit.
 STOP_SIGNAL = "SIGRTMIN+3"
+# What cuts a host off from everybody but itself.
+ISOLATION = (("INPUT", "!", "-i", "lo", "-j", "DROP"), ("OUTPUT", "!", "-o", "lo", "-j", "DROP"))
+# A disk that is made for being filled is smaller than this.
+LARGEST_DISK_KB = 4 * 1024 * 1024
+FILLING = ".filled-by-the-lab"
 COMPANY_CA = "etc/ssl/certs/ca-certificates.crt"
 COMPANY_CA_VARIABLES = ("PIP_CERT", "REQUESTS_CA_BUNDLE", "SSL_CERT_FILE")
 
@@ -47,8 +52,7 @@ class Host:
     @property
     def address(self) -> str:
         """The IP address; the same over reboots, and for the next host of this name."""
-        answer = f'{{{{(index .NetworkSettings.Networks "{NETWORK}").IPAMConfig.IPv4Address}}}}'
-        return docker("inspect", "--format", answer, self.container)
+        return docker("inspect", "--format", "{{range .NetworkSettings.Networks}}{{.IPAMConfig.IPv4Address}}{{end}}", self.container)
 
     @property
     def state(self) -> str:
@@ -100,6 +104,78 @@ class Host:
         """Let the processes go on where they were."""
         docker("unpause", self.container)
 
+    @contextlib.contextmanager
+    def paused(self) -> Iterator[None]:
+        """Frozen while the block runs."""
+        self.pause()
+        try:
+            yield
+        finally:
+            self.unpause()
+
+    def cut_off(self) -> None:
+        """Let nothing come in or go out, neither new nor under way; the host itself works on. A reboot connects it again."""
+        for rule in ISOLATION:
+            self.run(["iptables", "-I", *rule])
+
+    def connect(self) -> None:
+        """Let everything through again."""
+        for rule in ISOLATION:
+            while not self.run(["iptables", "-D", *rule], check=False).returncode:
+                pass
+
+    @contextlib.contextmanager
+    def isolated(self) -> Iterator[None]:
+        """Cut off while the block runs."""
+        self.cut_off()
+        try:
+            yield
+        finally:
+            self.connect()
+
+    @contextlib.contextmanager
+    def without(self, *rule: str) -> Iterator[None]:
+        """One kind of packets is dropped while the block runs, given as iptables matches it: ``INPUT -p tcp --dport 22``."""
+        self.run(["iptables", "-I", *rule, "-j", "DROP"])
+        try:
+            yield
+        finally:
+            # A reboot has taken the rule away.
+            self.run(["iptables", "-D", *rule, "-j", "DROP"], check=False)
+
+    @contextlib.contextmanager
+    def slow(self, ms: float, loss: float = 0) -> Iterator[None]:
+        """While the block runs, what the host sends is this much later, and this percentage of it does not arrive."""
+        said = self.run(["tc", "qdisc", "add", "dev", "eth0", "root", "netem", "delay", f"{ms:g}ms", "loss", f"{loss:g}%"], check=False)
+        if said.returncode:
+            raise LabError(f"{self.name} cannot be slowed: {said.stderr.strip()}", "load the kernel module sch_netem on this machine.")
+        try:
+            yield
+        finally:
+            self.run(["tc", "qdisc", "del", "dev", "eth0", "root"], check=False)
+
+    def fill_disk(self, path: str, leave_kb: int = 64) -> None:
+        """Take all room of the file system that a directory is on, but for a little. One of the machine's own disks is refused."""
+        free = int(self.run(["df", "-k", "--output=avail", path]).stdout.split()[-1])
+        if free > LARGEST_DISK_KB:
+            raise LabError(
+                f"{path} on {self.name} has {free // 1024} MB free: that is this machine's own disk.", "give the host a small one."
+            )
+        if free > leave_kb:
+            self.run(["fallocate", "--length", f"{free - leave_kb}KiB", f"{path}/{FILLING}"])
+
+    def free_disk(self, path: str) -> None:
+        self.run(["rm", "-f", f"{path}/{FILLING}"])
+
+    @contextlib.contextmanager
+    def full_disk(self, path: str, leave_kb: int = 64) -> Iterator[None]:
+        """Full while the block runs."""
+        self.fill_disk(path, leave_kb)
+        try:
+            yield
+        finally:
+            self.free_disk(path)
+
     def wait_until_up(self, timeout: float = BOOT_TIMEOUT) -> None:
         """Wait until systemd has finished booting and SSH answers."""
         deadline = time.monotonic() + timeout
@@ -129,7 +205,13 @@ class Host:
 
 
 def up(
-    names: Sequence[str], release: str = "bookworm", *, small_disk: int | None = None, options: Sequence[str] = (), fresh: bool = False
+    names: Sequence[str],
+    release: str = "bookworm",
+    *,
+    small_disk: int | None = None,
+    options: Sequence[str] = (),
+    fresh: bool = False,
+    network: str = NETWORK,
 ) -> list[Host]:
     """Hosts of these names, up and reachable.
 
@@ -138,19 +220,20 @@ def up(
 
     :param small_disk: Megabytes; /opt becomes a file system of this size, to be filled up. It is emptied by a reboot.
     :param options: More arguments for ``docker create``, such as a volume.
+    :param network: The Docker network that they are on; hosts on different ones do not reach each other.
     """
     hosts = [Host(name) for name in names]
     engine.ensure()
     name = image.ensure(release)
-    subnet = network()
+    subnet = ensure_network(network)
     if small_disk is not None:
         options = [*options, "--tmpfs", f"/opt:rw,exec,mode=755,size={small_disk}m"]
 
     def one(host: Host) -> None:
-        label = json.dumps([name, *options])
+        label = json.dumps([name, *([network] if network != NETWORK else []), *options])
         if fresh or docker("inspect", "--format", '{{index .Config.Labels "made-of"}}', host.container, check=False) != label:
             down([host.name])
-            create(host, name, subnet, [*options, "--label", f"made-of={label}"])
+            create(host, name, subnet, [*options, "--label", f"made-of={label}"], network)
         if host.state == "paused":
             host.unpause()
         # Keys and certificates come from the machine, not from the image: they may be newer than the host.
@@ -184,31 +267,31 @@ def known() -> list[Host]:
     return [Host(container.removeprefix(PREFIX)) for container in sorted(containers)]
 
 
-def network() -> ipaddress.IPv4Network:
-    """The lab's own network, made if it is missing.
+def ensure_network(name: str = NETWORK) -> ipaddress.IPv4Network:
+    """A network of the lab, made if it is missing.
 
     Docker gives a container a lasting address only on a network whose range was asked for. So the engine
     chooses a free range first, and then the network is made again with just that range.
     """
-    show = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", NETWORK)
+    show = ("network", "inspect", "--format", "{{(index .IPAM.Config 0).Subnet}}", name)
     with lock("network"):
         subnet = docker(*show, check=False)
         if not subnet:
-            docker("network", "create", NETWORK)
+            docker("network", "create", name)
             subnet = docker(*show)
-            docker("network", "rm", NETWORK)
-            docker("network", "create", "--subnet", subnet, NETWORK)
+            docker("network", "rm", name)
+            docker("network", "create", "--subnet", subnet, name)
     return ipaddress.IPv4Network(subnet)
 
 
-def create(host: Host, image_name: str, subnet: ipaddress.IPv4Network, options: Sequence[str]) -> None:
+def create(host: Host, image_name: str, subnet: ipaddress.IPv4Network, options: Sequence[str], network: str = NETWORK) -> None:
     """Make the container, not started yet, at the address that belongs to its name."""
     first = zlib.crc32(host.name.encode())
     places = subnet.num_addresses - 3  # without the network, the gateway and the broadcast address
     for attempt in range(8):
         address = subnet[2 + (first + attempt) % places]
         if address not in taken():
-            docker("create", "--name", host.container, "--hostname", host.name, "--network", NETWORK, "--ip", str(address),
+            docker("create", "--name", host.container, "--hostname", host.name, "--network", network, "--ip", str(address),
                    "--stop-signal", STOP_SIGNAL,
                    "--cap-add", "SYS_ADMIN", "--cap-add", "NET_ADMIN", "--security-opt", "seccomp=unconfined",
                    "--tmpfs", "/run:rw,mode=755", "--tmpfs", "/run/lock:rw,mode=1777",

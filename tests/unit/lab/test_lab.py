@@ -15,6 +15,7 @@ import pytest
 import yaml
 
 from lab import engine, image, shell
+from lab.fleet import app_names
 from lab.hosts import Host
 from lab.inventory import lines
 from lab.shell import LabError
@@ -26,6 +27,12 @@ ROOT = Path(__file__).resolve().parents[3]
 def test_a_name_that_cannot_be_a_host_name_is_refused(name: str) -> None:
     with pytest.raises(LabError, match="no name for a host"):
         Host(name)
+
+
+@pytest.mark.parametrize("count", [0, -1, 65])
+def test_a_fleet_of_no_hosts_or_of_too_many_is_refused(count: int) -> None:
+    with pytest.raises(LabError, match=f"A fleet of {count} hosts(.|\n)*from 1 to 64"):
+        app_names(count)
 
 
 def test_an_inventory_is_yaml_whatever_the_values_are() -> None:
@@ -81,7 +88,7 @@ def test_without_an_engine_and_without_root_it_says_what_is_missing(monkeypatch:
 
 def test_every_command_explains_itself() -> None:
     environment = {**os.environ, "PYTHONPATH": str(ROOT / "tests")}
-    for command in ([], ["up"], ["down"], ["inventory"], ["ssh"], ["restart"], ["status"]):
+    for command in ([], ["up"], ["down"], ["inventory"], ["ssh"], ["restart"], ["status"], ["fleet"]):
         done = subprocess.run(
             [sys.executable, "-m", "lab", *command, "--help"], env=environment, capture_output=True, text=True, check=True
         )
