@@ -13,7 +13,8 @@ import typing as t
 
 import yaml
 from ansible.plugins.action import ActionBase
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code, _declaration
+from ansible.plugins.loader import lookup_loader
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _code, _declaration
 
 # What roles configure, beside the app's own variables: a change in one of these, or in the collection itself, configures the hosts again.
 ROLES = ("permissions", "proxy", "systemd_gunicorn", "tools")
@@ -38,6 +39,15 @@ def _role_defaults() -> t.Dict[str, t.Any]:
     """The variables of the roles that configure a host, by name, as they are where nobody sets them."""
     files = (_code.COLLECTION / "roles" / role / "defaults" / "main.yml" for role in ROLES)
     return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
+
+
+def home_of(found: t.Sequence[str], hosts: t.Sequence[str]) -> str:
+    """The host that runs what must run only once: the first of all, also where ``--limit`` leaves it out of this play.
+
+    :param found: The hosts of the pattern that the playbook is for, in the order of the inventory.
+    :param hosts: The hosts of the play, for a playbook of one's own that is for others.
+    """
+    return [*(found if set(hosts) <= set(found) else []), *hosts][0]
 
 
 class ActionModule(ActionBase):
@@ -65,14 +75,21 @@ class ActionModule(ActionBase):
         declared, wrong = _declaration.check(
             {name: template(name) for name in mine if not (missing and name == "app_root")}, self._task.args.get("optional") or ()
         )
+        hosts = [str(host) for host in variables.get("ansible_play_hosts_all") or [variables["inventory_hostname"]]]
+        # All that there are, also where --limit leaves some out.
+        every = (variables.get("groups") or {}).get(str(variables.get("app_hosts", "app"))) or hosts
         mistakes = [one for one in mistakes if "app_name" not in missing or "app_name" not in one] + wrong
+        mistakes += [] if mistakes else _declaration.fleet_mistakes(declared, len(every))
         if mistakes:
             told = "\n".join(f"- {mistake}" for mistake in mistakes)
             count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
             return {**result, "failed": True, "msg": f"The declaration has {count}; no host was touched.\n{told}", "mistakes": mistakes}
         # What is set, wherever that was. A default that this play happens to see is none: another playbook must come to the same digest.
         roles = {name: template(name) for name, default in sorted(_role_defaults().items()) if variables.get(name, default) != default}
-        configured = {**roles, **{name: declared[name] for name in CONFIGURED}}
+        processes = _declaration.processes(declared)
+        # What the units know of processes, whose commands are in the release: how long the slowest may take to end.
+        stops = {"processes_stop": max(one["stop_timeout"] for one in processes.values())} if processes else {}
+        configured = {**roles, **{name: declared[name] for name in CONFIGURED}, **stops}
         code = _code.digest("roles/**/*", _code.FOR_HOSTS)
         configuration = hashlib.sha256((json.dumps(configured, sort_keys=True, default=str) + code).encode()).hexdigest()
         return {
@@ -83,4 +100,13 @@ class ActionModule(ActionBase):
             # Whether shared/.env is the declaration's affair at all.
             "environment": any(declared[f"app_env{part}"] for part in ("", "_generate", "_remove", "_presets", "_rules")),
             "slots": ["main"] if declared["app_strategy"] == "direct" else ["blue", "green"],
+            "processes": processes,
+            "singletons": variables["inventory_hostname"] == home_of(self._inventory(variables), hosts),
+            "batches": _batches.split(hosts, declared["app_batches"] if declared["app_strategy"] == "rolling" else ["100%"]),
         }
+
+    def _inventory(self, variables: t.Mapping[str, t.Any]) -> t.List[str]:
+        """All hosts that the collection's playbooks are for, whatever the limit."""
+        pattern = self._templar.template(variables.get("app_hosts", "app"))
+        lookup = lookup_loader.get("ansible.builtin.inventory_hostnames", loader=self._loader, templar=self._templar)
+        return [str(host) for host in lookup.run([pattern], variables=variables)]

@@ -14,7 +14,7 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _manifest, _state, _systemd, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _manifest, _processes, _state, _systemd, _transition
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
@@ -50,8 +50,22 @@ def revert(layout: Layout, why: str) -> None:
     _audit.append(layout, run, WHO, "revert", "ok", time.monotonic() - began, why=why, release=back.release if back else None)
 
 
+def settle(layout: Layout, why: str) -> None:
+    """End what a dead run left open: go back, or, where it had begun to commit, stay."""
+    state = _state.load(layout)
+    if state.way_back is None:
+        return
+    if not state.way_back.good:
+        revert(layout, why)
+        return
+    began = time.monotonic()
+    live = _transition.finish(layout, state.way_back.run)
+    release = live.release if live else None
+    _audit.append(layout, state.way_back.run, WHO, "commit", "ok", time.monotonic() - began, why=why, release=release)
+
+
 def expire(layout: Layout) -> None:
-    """Called by the timer: go back when the lease has ended; stop the timer when nothing is armed."""
+    """Called by the timer: end what a run has left open when its lease has ended; stop the timer when nothing is armed."""
     state = _state.load(layout)
     if state.way_back is not None and lease_ended(layout, state, time.time()) is None:
         # A run that is well may be at work for longer than anybody waits for the mutex, and this is no failure.
@@ -63,18 +77,19 @@ def expire(layout: Layout) -> None:
             return
         why = lease_ended(layout, state, time.time())
         if why is not None:
-            revert(layout, why)
+            settle(layout, why)
 
 
 def boot(layout: Layout) -> None:
     """Called once after a boot, when /run is empty: serve what was served. A run that was under way did not survive it."""
     with exclusive(layout.private, "host", PATIENCE):
         state = _state.load(layout)
-        if state.way_back is not None:
+        if state.way_back is not None and not state.way_back.good:
             revert(layout, f"the host restarted before run {state.way_back.run} was committed")
         elif state.live is not None and _manifest.load(layout, state.live.release) is not None:
             _transition.run_slot(layout, state.live)
             _transition.flip(layout, state.live)
+            _processes.run(layout, state.live)
 
 
 def main(argv: t.Sequence[str]) -> int:

@@ -2,9 +2,9 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""The agent as one file: this collection's own modules, zipped, so that the host runs the very code that the modules run.
+"""An agent as one file: this collection's own modules, zipped, so that the host runs the very code that the modules run.
 
-Ansible ships to a host only what is imported, which is just what the agent needs: everything that ``_agent`` has pulled in.
+Ansible ships to a host only what is imported, which is just what an agent needs: everything that its module has pulled in.
 """
 
 from __future__ import annotations
@@ -19,15 +19,15 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent
 from ansible_collections.bulletproof.deploy.plugins.module_utils._module_source import source_of
 
 PACKAGE = "ansible_collections.bulletproof.deploy.plugins.module_utils"
-ENTRY = f"import sys\nfrom {PACKAGE}._agent import main\nsys.exit(main(sys.argv[1:]))\n"
+ENTRY = "import sys\nfrom {} import main\nsys.exit(main(sys.argv[1:]))\n"
 # A fixed time makes the same code the same file.
 EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
-def _needed() -> t.List[str]:
-    """The modules of this collection that the agent imports, itself included, found by following their imports."""
+def _needed(agent: str) -> t.List[str]:
+    """The modules of this collection that an agent imports, itself included, found by following their imports."""
     found: t.Set[str] = set()
-    waiting = [_agent.__name__]
+    waiting = [agent]
     while waiting:
         name = waiting.pop()
         if name in found:
@@ -44,11 +44,14 @@ def _needed() -> t.List[str]:
     return sorted(found)
 
 
-def build() -> bytes:
-    """The content of ``agent.pyz``: the same bytes for the same code."""
+def build(agent: str = _agent.__name__) -> bytes:
+    """The content of ``agent.pyz``: the same bytes for the same code.
+
+    :param agent: The name of the module that is the agent, with a function ``main``; imported by the caller.
+    """
     packages = {PACKAGE}
-    files: t.Dict[str, str] = {"__main__.py": ENTRY}
-    for name in _needed():
+    files: t.Dict[str, str] = {"__main__.py": ENTRY.format(agent)}
+    for name in _needed(agent):
         path = name.replace(".", "/")
         if hasattr(sys.modules[name], "__path__"):
             packages.add(name)

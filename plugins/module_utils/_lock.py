@@ -13,7 +13,7 @@ from __future__ import annotations
 import os
 import time
 import typing as t
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, sync_directory, write_json
@@ -86,6 +86,16 @@ def hold(layout: Layout, run: str, owner: str, reason: str, lease: float, wait: 
                 lock=asdict(in_the_way),
             )
         time.sleep(min(POLL, max(0.0, patience - time.monotonic())))
+
+
+def renew(layout: Layout, run: str, lease: float) -> bool:
+    """Let the lease of a run that lives begin anew; returns whether it was still this run's. One that has ended stays ended: the host has gone back."""
+    with exclusive(layout.private, "lock", PATIENCE):
+        held, now = load(layout), time.time()
+        if held is None or held.run != run or not held.alive(now):
+            return False
+        write_json(layout.lock, asdict(replace(held, lease=lease, deadline=now + lease)), mode=0o600)
+        return True
 
 
 def free(layout: Layout, run: str) -> bool:

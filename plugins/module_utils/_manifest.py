@@ -28,6 +28,8 @@ class Manifest:
     :param tree: Digest of the artefact's content.
     :param health: How to ask this release for its health (see ``_verify``); kept with it, because an older release may want to be asked differently.
     :param environment: The version of ``shared/.env`` that it was committed with.
+    :param processes: What runs beside the web server, by name: command, count, singleton, stop_timeout (``_processes``).
+    :param singletons: Whether this host is the one that runs those of them that must run only once.
     :param previous: The release that served when this one was committed: where a rollback goes.
     :param committed: When it last became good, in seconds since the epoch; 0 if never.
     """
@@ -44,6 +46,8 @@ class Manifest:
     committed: float = 0.0
     environment: str = ""
     links: t.List[str] = field(default_factory=list)
+    processes: t.Dict[str, t.Dict[str, t.Any]] = field(default_factory=dict)
+    singletons: bool = True
     history: t.List[t.Dict[str, t.Any]] = field(default_factory=list)
 
     def become(self, state: str, run: str, why: str, **more: t.Any) -> Manifest:

@@ -44,7 +44,7 @@ def settle(layout: Layout, run: str) -> None:
     """Finish what a dead run left armed, without waiting for the timer: this run now holds the lock, so that one is over."""
     state = _state.load(layout)
     if state.way_back is not None and state.way_back.run != run:
-        _agent.revert(layout, f"run {run} took over from run {state.way_back.run}, which was never committed")
+        _agent.settle(layout, f"run {run} took over from run {state.way_back.run}, which was never committed")
 
 
 @contextlib.contextmanager
@@ -54,7 +54,7 @@ def renewing(options: _runner.Options) -> t.Iterator[None]:
 
     def renew() -> None:
         while not ended.wait(options["lease"] / 4):
-            _lock.hold(layout_of(options), options["run"], options["who"], options["reason"], options["lease"])
+            _lock.renew(layout_of(options), options["run"], options["lease"])
 
     thread = threading.Thread(target=renew, daemon=True)
     thread.start()
@@ -73,7 +73,8 @@ def hold(options: _runner.Options, phase: str) -> t.Iterator[None]:
     result, more = "ok", {}
     try:
         _lock.hold(layout, options["run"], options["who"], options["reason"], options["lease"], options["lock_wait"])
-        with exclusive(layout.private, "host", PATIENCE):
+        # This process lives, and so does the run, however long this takes.
+        with renewing(options), exclusive(layout.private, "host", PATIENCE):
             settle(layout, options["run"])
             yield
     except BaseException as error:

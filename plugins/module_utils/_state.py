@@ -5,7 +5,8 @@
 """What a host knows about itself: what it serves, and, while a run is not yet committed, the way back.
 
 One small file, replaced in one rename. Writing ``way_back`` arms the safety net, and removing it is the commit: there is
-no moment at which the host is half of either.
+no moment at which the host is half of either. With several hosts, a commit has two steps: all call the release good, and only then
+does any of them give up the way back.
 """
 
 from __future__ import annotations
@@ -41,12 +42,15 @@ class WayBack:
     :param position: Where to go back to; None when the app served nothing before.
     :param armed: When, in seconds since the epoch.
     :param rollback: The run itself goes back to an older release, whose place in the history stays what it is.
+    :param good: The run calls what is live good. As long as it lives it can still go back, because another host may not be able to say the same; if
+        it falls silent, the host stays.
     """
 
     run: str
     position: t.Optional[Position]
     armed: float
     rollback: bool = False
+    good: bool = False
 
 
 @dataclass(frozen=True)
@@ -66,6 +70,9 @@ class State:
 
     def arm(self, run: str, target: Position, now: float, rollback: bool = False) -> State:
         return State(live=target, way_back=WayBack(run, self.committed, now, rollback))
+
+    def call_good(self) -> State:
+        return self if self.way_back is None else replace(self, way_back=replace(self.way_back, good=True))
 
     def commit(self) -> State:
         return replace(self, way_back=None)

@@ -44,7 +44,17 @@ def parse_show(text: str) -> t.Dict[str, str]:
 
 def show(unit: str) -> Unit:
     said = must(["systemctl", "show", f"--property={','.join(PROPERTIES)}", unit], f"systemd does not answer for {unit}")
-    value = parse_show(said.stdout)
+    return _unit(parse_show(said.stdout))
+
+
+def show_all(pattern: str) -> t.Dict[str, Unit]:
+    """All units of a pattern that systemd knows at the moment, by name; one that has ended well it forgets."""
+    said = must(["systemctl", "show", f"--property={','.join(('Id', *PROPERTIES))}", pattern], f"systemd does not answer for {pattern}")
+    found = [parse_show(block) for block in said.stdout.split("\n\n")]
+    return {value["Id"]: _unit(value) for value in found if "Id" in value}
+
+
+def _unit(value: t.Mapping[str, str]) -> Unit:
     return Unit(
         load=value.get("LoadState", ""),
         active=value.get("ActiveState", ""),

@@ -15,7 +15,15 @@ import os
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _environments, _evidence, _manifest, _state, _systemd, _verify
+from ansible_collections.bulletproof.deploy.plugins.module_utils import (
+    _environments,
+    _evidence,
+    _manifest,
+    _processes,
+    _state,
+    _systemd,
+    _verify,
+)
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.engine import failed, run_checks, summary
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.processes import working_directory
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -119,10 +127,37 @@ def arm(layout: Layout, run: str, target: Position, rollback: bool) -> None:
     _systemd.start([layout.safety_net_timer], timeout=SYSTEMCTL)
 
 
+def call_good(layout: Layout) -> None:
+    """The first step of a fleet's commit. The way back stays, for the run alone: another host may not be able to follow."""
+    _state.save(layout, _state.load(layout).call_good())
+
+
+def mark_good(layout: Layout, run: str) -> None:
+    """Give the release on trial its place in the history. Before the commit itself: a run that dies between the two leaves no committed release that a
+    rollback would pass over."""
+    state = _state.load(layout)
+    if state.way_back is None or state.live is None:
+        return
+    before, live = state.way_back.position, state.live
+    history = {} if state.way_back.rollback else {"committed": live.since, "previous": before.release if before else ""}
+    _manifest.mark(layout, live.release, "good", run, "committed", environment=live.environment, **history)
+
+
 def disarm(layout: Layout) -> None:
     """The commit: from here on the host believes in what it serves."""
     _state.save(layout, _state.load(layout).commit())
     _systemd.stop([layout.safety_net_timer])
+
+
+def finish(layout: Layout, run: str) -> t.Optional[Position]:
+    """End a commit that a run began and did not end: all its hosts have called the release good, or were about to."""
+    state = _state.load(layout)
+    before = state.way_back.position if state.way_back else None
+    mark_good(layout, run)
+    disarm(layout)
+    if before is not None and state.live is not None and before.slot != state.live.slot:
+        retire(layout, before)
+    return state.live
 
 
 def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Position]:
@@ -141,7 +176,9 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
     if target is not None:
         run_slot(layout, target)
         flip(layout, target)
+        _processes.run(layout, target)
     else:
+        _processes.run(layout, None)
         for link in (layout.live_socket, layout.current, layout.current_environment):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(link)
@@ -155,6 +192,17 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
     return target
 
 
+def problem_of(layout: Layout, position: t.Optional[Position]) -> str:
+    """What is wrong with a release that was gone back to, asked on its own socket and through the proxy; empty when nothing is."""
+    manifest = _manifest.load(layout, position.release) if position else None
+    if position is None or manifest is None:
+        return ""
+    # The answers alone: a unit that was restarted once, weeks ago, is none of the run's business.
+    answers = [*_verify.slot_checks(layout, manifest, position.slot)[:1], *_verify.proxy_checks(manifest)]
+    wrong = failed(run_checks(answers))
+    return summary(wrong) if wrong else ""
+
+
 def _end_trial(layout: Layout, release: str, verdict: str, run: str, why: str) -> None:
     """Mark a release that was on trial with the verdict or, without one, as what it was before."""
     manifest = _manifest.load(layout, release)
@@ -165,5 +213,6 @@ def _end_trial(layout: Layout, release: str, verdict: str, run: str, why: str) -
 def with_last_words(layout: Layout, failure: Failure, position: Position, since: float, before: _evidence.Cursor) -> Failure:
     """The same failure, with what the application itself said."""
     lines = _evidence.last_words(layout, position.slot, position.release, since, before)
+    lines += _processes.last_words(layout, position.release, since)
     told = f"{failure.what}\nThe application's last log lines:\n  " + "\n  ".join(lines) if lines else failure.what
     return Failure(told, fix=failure.fix, **failure.facts)

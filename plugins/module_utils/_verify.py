@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _logs, _systemd
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _logs, _processes, _systemd
 from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import owner_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import log
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
@@ -81,7 +81,7 @@ def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: 
     """
     found = []
     for number, one in enumerate(_wanted(layout, manifest)):
-        if one.get("when", "before") == when:
+        if one.get("when", "before") == when and not _processes.elsewhere(manifest, one):
             check = _completed(layout, manifest, slot, when, one)
             if _declared_checks.goes_to_the_release(one):
                 check.setdefault("headers", manifest.health["headers"])
@@ -114,6 +114,7 @@ def _completed(layout: Layout, manifest: Manifest, slot: str, when: str, check: 
         "{release}": release,
         "{python}": reserved(release, "venv/bin/python"),
         "{logs}": layout.logs,
+        **_processes.words(layout.app, manifest.processes),
     }
     return _declared_checks.completed(
         {name: value for name, value in check.items() if name != "when"}, words, files, owner_of(layout.shared)
@@ -129,6 +130,7 @@ def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -
     return [{**check, **hold, "deadline": hold["interval"]} for check in asks] + [
         {**unit, **hold, "tolerate": 0, "steady": True},
         {**workers, **hold, "max_replaced": manifest.health["replaced"]},
+        *_processes.checks(layout, manifest, window),
     ]
 
 

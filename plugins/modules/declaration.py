@@ -46,6 +46,21 @@ slots:
   type: list
   elements: str
   sample: [blue, green]
+processes:
+  description: What runs beside the web server, by name, each with all of its options.
+  returned: success
+  type: dict
+  sample: {clock: {command: [python, -m, shop.clock], count: 1, singleton: true, stop_timeout: 30}}
+singletons:
+  description: Whether this host runs those that must run only once. It is the first of the inventory.
+  returned: success
+  type: bool
+batches:
+  description: The hosts of the play, in the batches in which they move.
+  returned: success
+  type: list
+  elements: list
+  sample: [[web1], [web2, web3]]
 mistakes:
   description: All that is wrong with the declaration.
   returned: failure

@@ -24,7 +24,17 @@ options:
     description: The name of the module that documents the phase, without the collection's.
     type: str
     required: true
-    choices: [permissions, preflight, release_commit, release_migrate, release_revert, release_stage, release_switch, release_unmigrate, release_watch]
+    choices:
+      - permissions
+      - preflight
+      - release_commit
+      - release_migrate
+      - release_renew
+      - release_revert
+      - release_stage
+      - release_switch
+      - release_unmigrate
+      - release_watch
   code:
     description:
       - The digest of the collection's code for hosts. Where it is given, the module leaves its code on the host under that name, in C(/run/bulletproof-deploy),

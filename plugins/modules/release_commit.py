@@ -17,6 +17,7 @@ description:
   - Disarms the safety net, which is the commit and happens in one rename. Then the release is marked good, the slot that served before finishes its
     requests and ends, releases and virtual environments that nobody needs any more are removed, and the lock is freed.
   - Refuses when the host has gone back in the meantime.
+  - With several hosts, first call it with O(revocable=true) on all of them, and then without it. So a host that cannot commit takes the others back.
 extends_documentation_fragment:
   - bulletproof.deploy.app
   - bulletproof.deploy.app.run
@@ -29,6 +30,12 @@ options:
     description: How many good releases to keep. The live one and the one that a rollback goes to are always kept.
     type: int
     default: 5
+  revocable:
+    description:
+      - Only call the release good. M(bulletproof.deploy.release_revert) of the same run can still go back; a host whose run falls silent from here on stays
+        with the release, and ends the commit by itself when the lease is over.
+    type: bool
+    default: false
 """
 
 EXAMPLES = r"""

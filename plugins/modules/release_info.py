@@ -36,6 +36,15 @@ serving:
   description: Whether that is really so. The live socket, C(current) and the unit's processes agree with it.
   returned: success
   type: bool
+configuration:
+  description: The digest of the declaration that the host is configured for; empty when it never was.
+  returned: success
+  type: str
+processes:
+  description: What is wrong with the processes beside the web server, one sentence each. One that should run and does not, or the reverse.
+  returned: success
+  type: list
+  elements: str
 safety_net:
   description: The way back that is armed, null when none is.
   returned: success
@@ -65,7 +74,8 @@ import typing as t
 from dataclasses import asdict
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _manifest, _phase, _runner, _state, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _manifest, _phase, _processes, _runner, _state, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 
 
 def when(moment: float) -> str:
@@ -73,7 +83,13 @@ def when(moment: float) -> str:
 
 
 def tell(
-    app: str, state: _state.State, serving: bool, lock: t.Optional[_lock.Lock], releases: t.Sequence[_manifest.Manifest], back: str
+    app: str,
+    state: _state.State,
+    serving: bool,
+    lock: t.Optional[_lock.Lock],
+    releases: t.Sequence[_manifest.Manifest],
+    back: str,
+    processes: t.Sequence[str] = (),
 ) -> t.List[str]:
     """The host in words: first what it serves, then what is going on, then what it has."""
     live = state.live
@@ -82,7 +98,12 @@ def tell(
         lines = [f"{app} serves {live.release} in slot {live.slot}, since {when(live.since)}, by {live.who} (run {live.run})."]
         if not serving:
             lines.append("But its unit does not run from that release, or the live socket points elsewhere: it needs a look, or a deploy.")
-    if state.way_back is not None:
+    lines += [f"But {problem}: it needs a look, or a deploy." for problem in processes]
+    if state.way_back is not None and state.way_back.good:
+        lines.append(
+            f"Run {state.way_back.run} calls it good and is not done; if nothing more is heard of it, the host stays with this release."
+        )
+    elif state.way_back is not None:
         to = state.way_back.position.release if state.way_back.position else "serving nothing"
         lines.append(f"Run {state.way_back.run} is not committed; the safety net is armed and goes back to {to}.")
     else:
@@ -100,9 +121,12 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     back = _manifest.back_from(releases, live.release) if live else None
     serving = _transition.is_live(layout, live)
     rollback = back.release if back else ""
+    processes = _processes.problems(layout, live)
     return {
         "live": asdict(live) if live else None,
         "serving": serving,
+        "processes": processes,
+        "configuration": (read_json(layout.configuration) or {}).get("digest", ""),
         "safety_net": asdict(state.way_back) if state.way_back else None,
         "lock": asdict(lock) if lock else None,
         "releases": [
@@ -117,7 +141,7 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
             for one in releases
         ],
         "rollback": rollback,
-        "text": tell(layout.app, state, serving, lock, releases, rollback),
+        "text": tell(layout.app, state, serving, lock, releases, rollback, processes),
     }
 
 

@@ -46,6 +46,10 @@ serves:
   returned: success
   type: str
   sample: 1.4.1-ba9876543210
+problem:
+  description: Why what the host went back to does not answer as it should, although it is served as before; empty when it does.
+  returned: success
+  type: str
 seconds:
   description: From the decision to the old release serving.
   returned: success

@@ -126,6 +126,18 @@ options:
     description: What has to hold of it beside its health, as the variable C(app_checks) of the role C(app) has it. Kept with it, for root alone.
     type: raw
     default: "[]"
+  processes:
+    description:
+      - What runs beside the web server, by name, each with C(command) (a list), C(count), C(singleton) and C(stop_timeout), as M(bulletproof.deploy.declaration)
+        returns it. Part of the release.
+    type: dict
+    default: {}
+  singletons:
+    description:
+      - Whether this host runs those of O(processes) that must run only once. Kept with the release on this host, and no part of its id.
+      - Where it is not and still runs one of another release, that is refused. Two would run at once.
+    type: bool
+    default: true
   waived:
     description: What a person has let pass for this deploy, in words, for the audit log.
     type: list

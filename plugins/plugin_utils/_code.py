@@ -12,6 +12,8 @@ import pathlib
 
 COLLECTION = pathlib.Path(__file__).parents[2]
 FOR_HOSTS = "plugins/module_utils/**/*.py"
+# What a host is configured by.
+FOR_CONFIGURATION = ("roles/**/*", FOR_HOSTS)
 
 
 @functools.cache

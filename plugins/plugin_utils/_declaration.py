@@ -18,11 +18,11 @@ import typing as t
 
 import yaml
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _processes
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared as environment
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _notify
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _declared_processes, _notify
 
 PRESETS = tuple(
     sorted(path.stem for path in (pathlib.Path(__file__).parents[2] / "roles" / "environment" / "files" / "presets").glob("*.yml"))
@@ -77,7 +77,11 @@ _RELATIVE = r"(?!/)(?!.*(?:^|/)\.\.(?:/|$))(?!\.release(?:/|$))[A-Za-z0-9._@+/-]
 _ACCOUNT = _matches(r"[a-z_][a-z0-9_-]{0,31}", "the name of an account: lower-case letters, digits, _ and -")
 
 RULES: t.Mapping[str, Rule] = {
-    "app_name": _matches(r"[a-z][a-z0-9-]{0,31}", "lower-case letters, digits and hyphens, at most 32, beginning with a letter"),
+    # <name>-process@ are the units of what runs beside the web server.
+    "app_name": _matches(
+        r"(?!.*-process$)[a-z][a-z0-9-]{0,31}",
+        "lower-case letters, digits and hyphens, at most 32, beginning with a letter and not ending in -process",
+    ),
     "app_version": _matches(
         r"[A-Za-z0-9][A-Za-z0-9._+/-]{0,99}", "letters, digits and ._+/-, at most 100, beginning with a letter or a digit"
     ),
@@ -103,6 +107,9 @@ RULES: t.Mapping[str, Rule] = {
     "app_server_names": _each(r"[A-Za-z0-9_.*~^$()\[\]|\\-]+", "host names"),
     "app_listen": _between(1, 65535),
     "app_watch": _between(0, 3600),
+    "app_batches": (_batches.ALLOWED, _batches.allowed),
+    "app_batch_watch": _between(0, 3600),
+    "app_max_failures": _between(0, 10000),
     "app_watch_replaced": _between(0, 1000),
     "app_keep": _between(1, 1000),
     "app_lease": _between(10, 86400),
@@ -200,6 +207,8 @@ def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) ->
             allowed = RULES[name][0]
         if allowed is not None:
             mistakes.append(f"{name}: found {show(name, value)}; allowed: {allowed}.")
+    if not any(one.startswith("app_processes:") for one in mistakes):
+        mistakes += [f"app_processes: {said}" for said in _declared_processes.mistakes(declared.get("app_processes", {}))]
     told = [name for name in ENVIRONMENT.values() if any(one.startswith(f"{name}:") for one in mistakes)]
     if not told:
         given = {option: declared.get(name, options[name]["default"]) for option, name in ENVIRONMENT.items()}
@@ -211,11 +220,12 @@ def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) ->
 
 def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     """What is wrong between variables that are right one by one."""
-    needed = declared["app_start_timeout"] + declared["app_watch"] + 30
+    watch = max(declared["app_watch"], declared.get("app_batch_watch", 0))
+    needed = declared["app_start_timeout"] + watch + 30
     if declared["app_lease"] < needed:
         yield (
-            f"app_lease: found {declared['app_lease']}; allowed: at least {needed} (app_start_timeout + app_watch + 30), "
-            "or a run that is well would be taken for dead."
+            f"app_lease: found {declared['app_lease']}; allowed: at least {needed} (app_start_timeout + app_watch, or app_batch_watch if that is longer, "
+            "+ 30), or a run that is well would be taken for dead."
         )
     if declared["app_interface"] == "asgi" and declared["app_worker_class"] in ("sync", "gthread"):
         yield f'app_worker_class: found "{declared["app_worker_class"]}"; allowed with app_interface asgi: a class that speaks ASGI, such as uvicorn\'s.'
@@ -257,6 +267,7 @@ def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     for name, ours in OF_CHECKS.items():
         # Before a deploy there is no release whose account it could be.
         user = declared["app_user"] if name == "app_checks" else ""
+        words = {**WORDS[name], **(_processes.words(declared["app_name"], processes(declared)) if name == "app_checks" else {})}
         plain = []
         for number, check in enumerate(declared[name], start=1):
             for option, choices in ours.items():
@@ -266,13 +277,30 @@ def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
                 yield f"{name}: check {number}: type: missing; ansible-doc bulletproof.deploy.health_check lists them."
                 continue
             plain.append(
-                _declared_checks.completed({key: one for key, one in check.items() if key not in ours}, WORDS[name], ["/environment"], user)
+                _declared_checks.completed({key: one for key, one in check.items() if key not in ours}, words, ["/environment"], user)
             )
         try:
             if plain:
                 engine.validate(plain)
         except Failure as failure:
             yield from (f"{name}: {line[2:]}." for line in failure.what.splitlines()[1:])
+
+
+def fleet_mistakes(declared: t.Mapping[str, t.Any], hosts: int) -> t.Iterator[str]:
+    """What is wrong for so many hosts, although it would be right for others."""
+    for size in _batches.too_large(declared["app_batches"], hosts) if declared["app_strategy"] == "rolling" else []:
+        told = "1 host" if hosts == 1 else f"{hosts} hosts"
+        yield f'app_batches: found {size}, and there are {told}; allowed: at most {hosts}, or a percentage ("100%": all that are left).'
+    if 2 * declared["app_max_failures"] >= hosts and declared["app_max_failures"]:
+        yield (
+            f"app_max_failures: found {declared['app_max_failures']} of {hosts}; allowed: fewer than half of the hosts, {(hosts - 1) // 2} here. "
+            "What most hosts refuse is no release."
+        )
+
+
+def processes(declared: t.Mapping[str, t.Any]) -> t.Dict[str, t.Dict[str, t.Any]]:
+    """What runs beside the web server, as a release keeps it."""
+    return _declared_processes.complete(declared.get("app_processes", {}), declared["app_stop_timeout"])
 
 
 def expected_versions(version: str) -> t.List[str]:

@@ -6,8 +6,10 @@
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -50,6 +52,13 @@ class Played:
         """The numbers of the play recap for a host: ok, changed, unreachable, failed, …"""
         line = next(line for line in reversed(self.output.splitlines()) if line.startswith(host) and "ok=" in line)
         return {part.split("=")[0]: int(part.split("=")[1]) for part in line.split() if "=" in part}
+
+    def ended(self) -> dict[str, list[str]]:
+        """The last table of the run, by host: before, now, why; or, of status: live release, since, state, drift."""
+        lines = [line.strip() for line in self.output.splitlines()]
+        head = max(number for number, line in enumerate(lines) if re.match(r"host  ", line))
+        rows = itertools.takewhile(bool, lines[head + 1 :])
+        return {row[0]: row[1:] for row in (re.split(r"\s{2,}", line) for line in rows)}
 
 
 class Project:

@@ -13,6 +13,7 @@ NAMES = (
     "preflight",
     "release_commit",
     "release_migrate",
+    "release_renew",
     "release_revert",
     "release_stage",
     "release_switch",
@@ -39,6 +40,10 @@ def phase_of(name: str) -> t.Any:
         from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import commit
 
         return commit
+    if name == "release_renew":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import renew
+
+        return renew
     if name == "release_revert":
         from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import revert
 

@@ -9,14 +9,19 @@ from __future__ import annotations
 import typing as t
 from functools import partial
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _manifest, _phase, _prune, _state, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _phase, _prune, _state, _transition
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-SPEC: t.Dict[str, t.Any] = {**_phase.RUN, "release": {"type": "str", "required": True}, "keep": {"type": "int", "default": 5}}
+SPEC: t.Dict[str, t.Any] = {
+    **_phase.RUN,
+    "release": {"type": "str", "required": True},
+    "keep": {"type": "int", "default": 5},
+    "revocable": {"type": "bool", "default": False},
+}
 
 
 class Commit:
@@ -38,19 +43,16 @@ class Commit:
 
     def plan(self, options: Options, state: _state.State) -> t.List[Change]:
         layout = _phase.layout_of(options)
+        if options["revocable"]:
+            if state.way_back is None or state.way_back.good:
+                return []
+            return [Change("safety net", "goes back", "goes back only if the run says so", partial(_transition.call_good, layout))]
         unlock = Change("lock", options["run"], None, partial(_lock.free, layout, options["run"]))
         if state.way_back is None or state.live is None:
             return [unlock]
         before, live = state.way_back.position, state.live
-        history = {} if state.way_back.rollback else {"committed": live.since, "previous": before.release if before else ""}
-        # Good before the commit itself: a run that dies between the two leaves no committed release that a rollback would pass over.
         changes = [
-            Change(
-                f"release {live.release}",
-                "live",
-                "good",
-                partial(_manifest.mark, layout, live.release, "good", options["run"], "committed", environment=live.environment, **history),
-            ),
+            Change(f"release {live.release}", "live", "good", partial(_transition.mark_good, layout, options["run"])),
             Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
         ]
         if before is not None and before.slot != live.slot:

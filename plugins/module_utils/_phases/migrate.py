@@ -69,11 +69,10 @@ class Migrate:
             return Observed(release, serves, None)
         _manifest.need(layout, release)
         code = self._code(options, release)
-        with _phase.renewing(options):
-            if not self.dry:
-                # From the first look to the last: what was seen must be what is migrated.
-                self.held_open.enter_context(code.alone())
-            self.status = code.status(self.dry)
+        if not self.dry:
+            # From the first look to the last: what was seen must be what is migrated.
+            self.held_open.enter_context(code.alone())
+        self.status = code.status(self.dry)
         return Observed(release, serves, self.status)
 
     def _code(self, options: Options, release: str) -> migrations.Migrations:
@@ -101,18 +100,15 @@ class Migrate:
         code = self._code(options, observed.release)
         revision = observed.status.before if observed.status else ""
         directory = options["backups"] or _phase.layout_of(options).backups
-        with _phase.renewing(options):
-            self.backup = store.backup(
-                code.database, directory, backups.policy_of(options), {"revision": revision, "release": observed.serves}
-            )
+        about = {"revision": revision, "release": observed.serves}
+        self.backup = store.backup(code.database, directory, backups.policy_of(options), about)
 
     def _migrate(self, options: Options, observed: Observed, to: str) -> None:
         code = self._code(options, observed.release)
         self.began, self.ledger, self.new = True, _schema.load(_phase.layout_of(options)), not store.exists(code.database)
-        with _phase.renewing(options):
-            self.applied = code.upgrade(to)
-            self._record(options, observed.release, self.applied)
-            problems = schema.problems(code.database, options["schema"]) if options["schema"] else []
+        self.applied = code.upgrade(to)
+        self._record(options, observed.release, self.applied)
+        problems = schema.problems(code.database, options["schema"]) if options["schema"] else []
         if problems:
             raise Failure("The schema is not what it must be after the migration:\n" + "\n".join(f"- {one}" for one in problems))
 

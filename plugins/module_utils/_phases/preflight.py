@@ -22,6 +22,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _lock,
     _manifest,
     _phase,
+    _processes,
     _runner,
     _state,
     _transition,
@@ -188,7 +189,7 @@ def live_problem(layout: Layout, state: _state.State) -> str:
         return f"{layout.service_unit(state.live.slot)} does not run from {state.live.release}, or the live socket points elsewhere"
     if state.live.environment != _environments.now(layout):
         return f"{layout.dotenv} is not what {state.live.release} was switched to any more"
-    problem = _unpack.tree_problem(layout, manifest)
+    problem = _unpack.tree_problem(layout, manifest) or "; ".join(_processes.problems(layout, state.live))
     if problem:
         return f"{state.live.release}: {problem}"
     checks = [

@@ -34,6 +34,7 @@ class Observed:
 class Revert:
     def __init__(self) -> None:
         self.seconds = 0.0
+        self.problem = ""
 
     def read(self, options: Options) -> Observed:
         layout = _phase.layout_of(options)
@@ -55,11 +56,12 @@ class Revert:
         back = _transition.go_back(layout, options["why"], options["run"], options["blame"])
         self.seconds = round(time.monotonic() - began, 3)
         release = back.release if back else None
+        self.problem = _transition.problem_of(layout, back)
         _audit.append(layout, options["run"], options["who"], "revert", "ok", self.seconds, why=options["why"], release=release)
 
     def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
         serves = observed.state.committed if observed.state.armed_by(options["run"]) else observed.state.live
-        return {"serves": serves.release if serves else "", "seconds": self.seconds}
+        return {"serves": serves.release if serves else "", "problem": self.problem, "seconds": self.seconds}
 
 
 def run(module: AnsibleModule) -> None:

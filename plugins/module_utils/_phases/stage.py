@@ -22,6 +22,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _evidence,
     _manifest,
     _phase,
+    _processes,
     _sandbox,
     _state,
     _unpack,
@@ -67,6 +68,8 @@ SPEC: t.Dict[str, t.Any] = {
     "gunicorn_conf": {"type": "str", "required": True},
     "environment": {"type": "raw", "default": {}, "no_log": True},
     "health": {"type": "dict", "required": True},
+    "processes": {"type": "dict", "default": {}},
+    "singletons": {"type": "bool", "default": True},
     "waived": {"type": "list", "elements": "str", "default": []},
     # As JSON text, see the action plugin.
     "checks": {"type": "raw", "default": "[]", "no_log": True},
@@ -93,6 +96,7 @@ class Observed:
     manifest: t.Optional[Manifest]
     tree_problem: str
     venv_problems: t.Tuple[str, ...]
+    live: t.Optional[_state.Position] = None
 
 
 @contextlib.contextmanager
@@ -113,21 +117,27 @@ class Stage:
     def __init__(self) -> None:
         self.seconds: t.Dict[str, float] = {}
         self.venv: t.Dict[str, str] = {}
+        self.home = True
 
     def read(self, options: Options) -> Observed:
         layout = _phase.layout_of(options)
         manifest = _manifest.load(layout, options["release"])
+        live = _state.load(layout).committed
+        _processes.refuse_a_second_home(layout, live, options["release"], options["singletons"])
         if manifest is None:
-            return Observed(None, "", ())
+            return Observed(None, "", (), live)
         self.venv = {"path": manifest.venv, "how": "reused"}
-        return Observed(manifest, _unpack.tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)))
+        return Observed(manifest, _unpack.tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)), live)
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
         layout, release = _phase.layout_of(options), options["release"]
         manifest = observed.manifest
         sound = manifest is not None and manifest.state != "building" and not observed.tree_problem
+        # Where the live release runs what must run only once is not changed under it.
+        served = observed.live is not None and observed.live.release == release
+        self.home = options["singletons"] if manifest is None or not served else manifest.singletons
         if sound and manifest is not None and not observed.venv_problems and manifest.state != "bad":
-            return []
+            return [] if manifest.singletons == self.home else [self._moved(options, manifest)]
         changes = []
         if not sound:
             before = observed.tree_problem or (manifest.state if manifest else None)
@@ -162,6 +172,10 @@ class Stage:
         write_atomically(reserved(building, "gunicorn.conf.py"), options["gunicorn_conf"], 0o640, owner)
         write_atomically(reserved(building, "environment"), options["environment"] or "", 0o600)
         write_atomically(reserved(building, "checks.json"), options["checks"], 0o600)
+        os.makedirs(reserved(building, _processes.SCRIPTS))
+        for name, one in options["processes"].items():
+            text = _processes.script(one["command"], _processes.is_script(environment.path, one["command"][0]))
+            write_atomically(os.path.join(reserved(building, _processes.SCRIPTS), name), text, 0o750, owner)
         replace_link(reserved(building, "venv"), os.path.relpath(environment.path, os.path.join(final, RESERVED)))
         with self._timed("compile"):
             compile_tree(environment.path, building, final)
@@ -174,6 +188,8 @@ class Stage:
             venv=environment.path,
             health=options["health"],
             links=links,
+            processes=options["processes"],
+            singletons=self.home,
         )
         known = _manifest.load(layout, release)
         if known is not None:
@@ -185,6 +201,18 @@ class Stage:
             os.rename(final, layout.release(f".removing-{release}-{options['run']}"))
         os.rename(building, final)
         sync_directory(layout.releases)
+
+    def _moved(self, options: Options, manifest: Manifest) -> Change:
+        """Another host than before is to run what must run only once."""
+        layout = _phase.layout_of(options)
+        moved = replace(manifest, singletons=options["singletons"])
+        says = ["run on another host", "run here"]
+        return Change(
+            "singletons",
+            says[manifest.singletons],
+            says[moved.singletons],
+            partial(_manifest.save, layout.release(manifest.release), moved),
+        )
 
     def _ensure_venv(self, options: Options, directory: str) -> t.Any:
         layout = _phase.layout_of(options)
@@ -237,7 +265,7 @@ class Stage:
         layout = _phase.layout_of(options)
         manifest = _manifest.need(layout, options["release"])
         why = "whole, and its entry point imports" if options["prove"] == "import" else "whole"
-        _manifest.save(layout.release(options["release"]), manifest.become("staged", options["run"], why))
+        _manifest.save(layout.release(options["release"]), manifest.become("staged", options["run"], why, singletons=self.home))
 
     def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
         return {"release": options["release"], "venv": self.venv, "seconds": self.seconds}

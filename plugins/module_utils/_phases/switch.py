@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import time
 import typing as t
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
@@ -16,6 +16,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _evidence,
     _manifest,
     _phase,
+    _processes,
     _schema,
     _state,
     _transition,
@@ -47,6 +48,7 @@ SPEC: t.Dict[str, t.Any] = {
 class Observed:
     """
     :param settled: What is live is committed, and really served.
+    :param processes: What runs beside the web server, of whatever release.
     :param warm: This run has started and verified a release in its slot before, and it runs there.
     """
 
@@ -57,6 +59,7 @@ class Observed:
     environment: str = ""
     environments: t.Tuple[str, ...] = ()
     migrated: t.Tuple[_schema.Step, ...] = ()
+    processes: t.Tuple[str, ...] = ()
 
 
 class Switch:
@@ -76,12 +79,13 @@ class Switch:
         self.logs = _evidence.cursor(layout)
         return Observed(
             state=state,
-            settled=state.way_back is None and _transition.is_live(layout, state.live),
+            settled=state.way_back is None and _transition.is_live(layout, state.live) and not _processes.problems(layout, state.live),
             warm=state.armed_by(options["run"]) and state.live is not None and _transition.serves_from(layout, state.live),
             manifests=tuple(_manifest.every(layout)),
             environment=_environments.now(layout),
             environments=tuple(_environments.kept(layout)),
             migrated=tuple(_schema.load(layout)),
+            processes=tuple(sorted(_processes.alive(layout))),
         )
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
@@ -118,7 +122,13 @@ class Switch:
         if environment and environment not in observed.environments:
             start.insert(0, Change("environment", before.environment if before else None, environment, partial(_environments.keep, layout)))
         serve = [
-            Change(layout.live_socket, before.slot if before else None, target.slot, partial(self._flip, layout, target, options["run"])),
+            Change(
+                layout.live_socket,
+                before.slot if before else None,
+                target.slot,
+                partial(self._flip, layout, target, options["run"], wanted),
+            ),
+            *self._move(layout, target, observed, wanted, again=same),
             Change("verify through the proxy", None, target.release, partial(self._verify, "proxy", layout, target, wanted)),
         ]
         return [*([] if warm else start), *([] if options["warm_up"] else serve)]
@@ -134,15 +144,25 @@ class Switch:
         finally:
             self.seconds[name] = round(time.monotonic() - began, 4)
 
-    def _flip(self, layout: Layout, target: Position, run: str) -> None:
+    def _flip(self, layout: Layout, target: Position, run: str, manifest: _manifest.Manifest) -> None:
         self._timed("flip", _transition.flip, layout, target)
-        _manifest.mark(layout, target.release, "live", run, "serves, on trial")
+        _manifest.mark(layout, target.release, "live", run, "serves, on trial", singletons=manifest.singletons)
+
+    def _move(self, layout: Layout, target: Position, observed: Observed, manifest: _manifest.Manifest, again: bool) -> t.List[Change]:
+        """The processes beside the web server: those of before end, then those of the release begin."""
+        before, after = ", ".join(observed.processes), ", ".join(_processes.of(manifest))
+        if not before and not after:
+            return []
+        # A release that is switched to once more is to begin anew as a whole: something was wrong with it.
+        return [
+            Change("processes", before or None, after or None, partial(self._timed, "processes", _processes.run, layout, target, again))
+        ]
 
     def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest) -> None:
         ready, when = (
             (_verify.slot_checks(layout, manifest, target.slot), "before")
             if name == "verify"
-            else (_verify.proxy_checks(manifest), "after")
+            else ([*_verify.proxy_checks(manifest), *_processes.checks(layout, manifest)], "after")
         )
         # What the app's own people want to see is asked of a release that is up.
         steps = [ready, _verify.declared(layout, manifest, target.slot, when, read_json(layout.cursors))]
@@ -203,7 +223,10 @@ def choose(options: Options, observed: Observed, dry: bool) -> _manifest.Manifes
         if wanted is None:
             raise Failure(f"Release {options['release']} is not staged on this host.", fix="Stage it first: deploy.yml does.")
         return wanted
-    return going_back(options["version"], observed.state.committed, observed.manifests)
+    back, live = going_back(options["version"], observed.state.committed, observed.manifests), observed.state.committed
+    # Which host runs what must run only once, only a deploy changes: it asks all of them.
+    home = known[live.release].singletons if live and live.release in known else back.singletons
+    return replace(back, singletons=home)
 
 
 def environment_for(options: Options, observed: Observed, wanted: _manifest.Manifest) -> str:

@@ -83,11 +83,10 @@ class Unmigrate:
         return Change("ledger of migrations", len(observed.steps), len(left), partial(_schema.save, layout, left))
 
     def _restore(self, options: Options, code: migrations.Migrations, directory: str, backup: backups.Backup) -> None:
-        with _phase.renewing(options):
-            self.done = f"what it was is kept as {store.restore(code.database, directory, backup)}"
+        self.done = f"what it was is kept as {store.restore(code.database, directory, backup)}"
 
     def _downgrade(self, options: Options, code: migrations.Migrations, revision: str) -> None:
-        with _phase.renewing(options), code.alone():
+        with code.alone():
             undone = code.downgrade(revision)
         self.done = "undone: " + ", ".join(undone)
 

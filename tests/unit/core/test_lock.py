@@ -113,3 +113,24 @@ def test_a_host_that_was_never_provisioned(tmp_path):
     with pytest.raises(Failure) as failure:
         _lock.hold(Layout("shop", str(tmp_path / "nowhere")), "run1", "ann", "deploy", 60)
     assert "provision.yml" in failure.value.fix
+
+
+def test_a_lease_that_lives_is_renewed_for_its_run_alone(layout):
+    _lock.hold(layout, "run1", "ann@laptop", "deploy 2", 60)
+    before = _lock.load(layout)
+    assert not _lock.renew(layout, "run2", 600)
+    assert _lock.load(layout) == before
+    assert _lock.renew(layout, "run1", 600)
+    assert _lock.load(layout).deadline > before.deadline + 500 and _lock.load(layout).acquired == before.acquired
+
+
+def test_a_lease_that_has_ended_stays_ended(layout):
+    """The host has gone back, or is about to: a run that comes to itself again must not make it believe otherwise."""
+    _lock.hold(layout, "run1", "ann@laptop", "deploy 2", -1)
+    assert not _lock.renew(layout, "run1", 600)
+    assert not _lock.load(layout).alive(time.time())
+
+
+def test_what_is_free_is_not_taken_by_renewing(layout):
+    assert not _lock.renew(layout, "run1", 600)
+    assert _lock.load(layout) is None

@@ -148,8 +148,9 @@ def test_check_mode_plans_with_a_release_that_is_not_staged():
     assert changes[1] == ("/opt/shop/slots/green", None, "9-z")
 
 
-def committed(state, keep=5):
-    return [(change.target, change.before, change.after) for change in commit.Commit().plan({**OPTIONS, "keep": keep}, state)]
+def committed(state, keep=5, revocable=False):
+    options = {**OPTIONS, "keep": keep, "revocable": revocable}
+    return [(change.target, change.before, change.after) for change in commit.Commit().plan(options, state)]
 
 
 def test_commit_disarms_before_anything_else_but_the_mark():
@@ -168,6 +169,16 @@ def test_commit_disarms_before_anything_else_but_the_mark():
 def test_commit_of_a_first_or_a_direct_deploy_stops_nothing(before):
     changes = committed(State(live=before).arm("run1", Position("main", "2-b"), 2.0))
     assert [target for target, _before, _after in changes] == ["release 2-b", "safety net", "releases", "lock"]
+
+
+def test_what_can_still_be_taken_back_gives_up_nothing():
+    """Fails where the first step of a fleet's commit stops the old slot, disarms, or frees the lock."""
+    trial = State(live=LIVE).arm("run1", Position("green", "2-b"), 2.0)
+    assert [target for target, *_ in committed(trial, revocable=True)] == ["safety net"]
+    good = trial.call_good()
+    assert good.armed_by("run1") and good.committed == LIVE
+    assert committed(good, revocable=True) == []
+    assert committed(good) == committed(trial)
 
 
 def test_of_what_is_committed_already_only_the_lock_is_left():

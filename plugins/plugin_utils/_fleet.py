@@ -1,0 +1,154 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""A fleet in words: who may go on, how a run ended on each host, and whether the hosts agree.
+
+What is known of a host is what its phases have returned, under the names that the playbooks register it by.
+"""
+
+from __future__ import annotations
+
+import time
+import typing as t
+
+Known = t.Mapping[str, t.Mapping[str, t.Any]]
+
+UNREACHABLE = "it did not answer"
+BY_ITSELF = "It goes back by itself when its lease ends, or with the next run that reaches it."
+
+
+def first_line(text: t.Any) -> str:
+    return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
+
+
+def left_behind(known: Known, reached: t.Collection[str]) -> t.Dict[str, str]:
+    """Host to why, for those that failed or were lost in this run."""
+    found = {}
+    for host, facts in known.items():
+        left = facts.get("switch_left")
+        if left:
+            found[host] = f'"{left["task"]}": {first_line(left["why"])}'
+        elif host not in reached:
+            found[host] = UNREACHABLE
+    return found
+
+
+def disagreement(known: Known) -> str:
+    """Hosts that moved to different releases in one run: a rollback of hosts that have served different ones before."""
+    to: t.Dict[str, t.List[str]] = {}
+    for host, facts in known.items():
+        done = facts.get("switch_done") or {}
+        if done.get("release") and not facts.get("switch_left"):
+            to.setdefault(str(done["release"]), []).append(host)
+    if len(to) < 2:
+        return ""
+    told = "; ".join(f"{', '.join(hosts)} to {release}" for release, hosts in to.items())
+    return f"The hosts would not agree: {told}. Name the version (-e app_version=VERSION)."
+
+
+def judge(known: Known, reached: t.Collection[str], allow: int) -> t.Dict[str, t.Any]:
+    """Whether a run may go on without those that stayed behind; if not, why, for each host."""
+    left = left_behind(known, reached)
+    apart = disagreement(known)
+    go_on = len(left) <= allow and len(left) < len(known) and not apart
+    others = apart or f"It goes back with {', '.join(left)}." if left or apart else ""
+    return {"left": list(left), "go_on": go_on, "why": left, "why_all": others}
+
+
+def table(rows: t.Sequence[t.Sequence[str]]) -> str:
+    """Columns that line up, the first row for the head; the last column may be as long as it likes."""
+    widths = [max(len(str(row[at])) for row in rows) for at in range(len(rows[0]))]
+    return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
+
+
+def _answer(facts: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
+    """What the way back has told; empty when it was not asked for, or the host did not answer."""
+    reverted = facts.get("app_revert") or {}
+    return {} if reverted.get("unreachable") else reverted
+
+
+def ended(known: Known, why: t.Mapping[str, str]) -> str:
+    """How a run ended on each host: host, before, now, why."""
+    rows = [("host", "before", "now", "why")]
+    for host, facts in known.items():
+        answer, done = _answer(facts), facts.get("switch_done") or {}
+        now = str(answer.get("serves") or "nothing") if answer else "unknown" if host in why else str(done.get("release") or "nothing")
+        before = (facts.get("preflight_answer") or {}).get("live") or done.get("before") or answer.get("serves") or "nothing"
+        problem = first_line(answer.get("problem") or "")
+        told = [why.get(host, ""), f"What serves does not answer as it should: {problem}" if problem else ""]
+        rows.append((host, str(before), now, " ".join(one for one in told if one)))
+    return table(rows)
+
+
+def failures(known: Known) -> t.Dict[str, str]:
+    """Host to what went wrong there, at the end of a run that has gone back."""
+    found = {host: why for host, why in left_behind(known, known).items()}
+    for host, facts in known.items():
+        if host not in found and not _answer(facts):
+            found[host] = f"{UNREACHABLE}. {BY_ITSELF}"
+    if found:
+        return found
+    failed = {host: facts for host, facts in known.items() if facts.get("ansible_failed_result")}
+    return {
+        host: f'"{(facts.get("ansible_failed_task") or {}).get("name") or "a phase"}": {first_line(facts["ansible_failed_result"].get("msg") or "see above")}'
+        for host, facts in failed.items()
+    }
+
+
+def when(moment: float) -> str:
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
+
+
+def drift(status: t.Mapping[str, t.Any], version: str, configuration: str) -> str:
+    """How a host differs from what is declared now."""
+    live = status.get("live") or {}
+    told = []
+    if version and live and not str(live["release"]).startswith(f"{version}-"):
+        told.append(f"declared is {version}")
+    if status.get("configuration") != configuration:
+        told.append("configured for another declaration")
+    return ", ".join(told) or "none"
+
+
+def condition(status: t.Mapping[str, t.Any]) -> str:
+    """One word or two for what a host is in the middle of."""
+    if not status.get("live"):
+        return "never deployed"
+    net = status.get("safety_net")
+    if net:
+        return "being committed" if net.get("good") else "on trial"
+    return "serves" if status.get("serving") else "does not serve it"
+
+
+def status(known: Known, version: str, configuration: str) -> t.Tuple[str, t.List[str]]:
+    """The fleet as a table, and what is wrong with it: hosts that do not answer, do not serve what they should, or do not agree."""
+    rows = [("host", "live release", "since", "state", "drift")]
+    wrong: t.List[str] = []
+    serving: t.Dict[str, t.List[str]] = {}
+    for host, facts in known.items():
+        found = facts.get("app_status") or {}
+        if "live" not in found:
+            rows.append((host, "unknown", "", "no answer", ""))
+            wrong.append(f"{host} did not answer: {first_line(found.get('msg') or 'see above')}")
+            continue
+        live = found["live"]
+        serving.setdefault(str(live["release"]) if live else "nothing", []).append(host)
+        rows.append(
+            (
+                host,
+                str(live["release"]) if live else "nothing",
+                when(live["since"]) if live else "",
+                condition(found),
+                drift(found, version, configuration),
+            )
+        )
+        if live and not found.get("serving"):
+            wrong.append(
+                f"{host} does not serve what it should: its unit does not run from {live['release']}, or the live socket points elsewhere."
+            )
+        wrong += [f"{host}: {one}" for one in found.get("problems") or []]
+    if len(serving) > 1:
+        told = "; ".join(f"{', '.join(hosts)}: {release}" for release, hosts in serving.items())
+        wrong.append(f"The hosts do not agree. {told}. Deploy the version that all are to serve.")
+    return table(rows), wrong
