@@ -128,8 +128,8 @@ options:
     default: "[]"
   processes:
     description:
-      - What runs beside the web server, by name, each with C(command) (a list), C(count), C(singleton) and C(stop_timeout), as M(bulletproof.deploy.declaration)
-        returns it. Part of the release.
+      - What runs beside the web server, by name, each with C(command) (a list), C(count), C(singleton) and C(stop_timeout), as
+        M(bulletproof.deploy.declaration) returns it. Part of the release.
     type: dict
     default: {}
   singletons:

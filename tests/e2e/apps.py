@@ -24,7 +24,7 @@ for deploy in /opt/$1/.deploy; do
     [ -d "$deploy" ] || continue
     app=$(basename "$(dirname "$deploy")")
     systemctl disable --quiet --now "$app-safety-net.timer" "$app-live.service"
-    systemctl stop "$app@*.service" "$app@*.socket"
+    systemctl stop "$app-process@*.service" "$app@*.service" "$app@*.socket"
     rm -rf "/opt/$app" "/run/$app" "/var/log/$app" /etc/systemd/system/"$app"[@-]*
     rm -f "/etc/nginx/conf.d/$app.conf" "/etc/nginx/snippets/$app.conf" "/etc/logrotate.d/$app" "/etc/tmpfiles.d/$app.conf"
 done
@@ -33,7 +33,7 @@ systemctl reset-failed
 systemctl is-active --quiet nginx && systemctl reload nginx
 true
 """
-STOP = 'systemctl stop "$1-safety-net.timer" "$1@*.service" "$1@*.socket"'
+STOP = 'systemctl stop "$1-safety-net.timer" "$1-process@*.service" "$1@*.service" "$1@*.socket"'
 
 
 def forget(host: Host, app: str = "*") -> None:

@@ -37,9 +37,11 @@ APP: dict[str, t.Any] = {
     "app_listen": 80,
     "app_server_names": ["shop.example.com"],
     "app_python": "/usr/bin/python3",
+    "app_processes": {},
 }
 UNITS = {
     "shop@.service": "service.j2",
+    "shop-process@.service": "process.service.j2",
     "shop@.socket": "socket.j2",
     "shop-live.service": "live.service.j2",
     "shop-safety-net.service": "safety-net.service.j2",
@@ -51,7 +53,12 @@ class Jinja(jinja2.Environment):
     """Jinja as Ansible sets it up for templates, with Ansible's own filters and tests."""
 
     def __init__(self) -> None:
-        super().__init__(trim_blocks=True, keep_trailing_newline=True, undefined=jinja2.StrictUndefined)
+        super().__init__(
+            loader=jinja2.FileSystemLoader(list(ROLES.glob("*/templates"))),
+            trim_blocks=True,
+            keep_trailing_newline=True,
+            undefined=jinja2.StrictUndefined,
+        )
         self.filters.update(FilterModule().filters())
         self.tests.update(AnsibleTests().tests())
 
