@@ -59,6 +59,18 @@ def read_json(path: str) -> t.Any:
         return None
 
 
+def read_text(path: str, errors: str = "strict") -> t.Optional[str]:
+    """The text in a file, or None when there is no such file.
+
+    :param errors: What becomes of bytes that are no UTF-8, as for ``bytes.decode``.
+    """
+    try:
+        with open(path, encoding="utf-8", errors=errors) as stream:
+            return stream.read()
+    except FileNotFoundError:
+        return None
+
+
 def read_link(path: str) -> t.Optional[str]:
     """The target of a symbolic link as it is written, or None when there is no such link."""
     try:

@@ -37,6 +37,9 @@ options:
     description: Seconds that the run is ready to wait for another run's lock. With V(0), a lock that is held is a finding.
     type: int
     default: 0
+  now:
+    description: What time it is on the controller, in seconds since the epoch. A host whose clock is far from it is warned of.
+    type: float
   python:
     description: The interpreter that virtual environments are made with.
     type: path
@@ -111,6 +114,10 @@ waived:
   returned: success
   type: list
   elements: str
+machine:
+  description: What tells this machine from another, so that one that is in the inventory under two names is found.
+  returned: success
+  type: str
 ready:
   description: Whether none of it is an error.
   returned: success

@@ -7,6 +7,9 @@
 from __future__ import annotations
 
 import typing as t
+from dataclasses import asdict
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings
 
 Finding = t.Mapping[str, t.Any]
 
@@ -24,13 +27,26 @@ def findings_of(answers: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
             found += [{"host": host, **one} for one in answer["findings"]]
         else:
             found.append({"host": host, **_silent(answer)})
+    found += _of_the_fleet(answers)
     return sorted(found, key=lambda one: (SEVERITIES.index(one["severity"]), str(one["subject"]), list(answers).index(one["host"])))
 
 
 def _silent(answer: t.Any) -> t.Dict[str, str]:
     why = str(answer.get("msg") or "it gave no answer") if isinstance(answer, t.Mapping) else "it gave no answer"
     fix = "Look at its address, at SSH and at sudo: ansible HOST -m ansible.builtin.ping --become"
-    return {"severity": "error", "subject": "the host itself", "found": why.strip(), "expected": "an answer", "fix": fix, "rule": ""}
+    return asdict(_findings.Finding("the host itself", why.strip(), "an answer", fix))
+
+
+def _of_the_fleet(answers: t.Mapping[str, t.Any]) -> t.Iterator[t.Dict[str, t.Any]]:
+    """What only shows when the hosts are looked at together: one machine under several names would be deployed to several times at once."""
+    names: t.Dict[str, t.List[str]] = {}
+    for host, answer in answers.items():
+        if isinstance(answer, t.Mapping) and answer.get("machine"):
+            names.setdefault(str(answer["machine"]), []).append(host)
+    for same in names.values():
+        for host in same[1:]:
+            fix = "Take one of the names out of the inventory, or correct its address."
+            yield {"host": host, **asdict(_findings.Finding("the host itself", f"the same machine as {same[0]}", "a host of its own", fix))}
 
 
 def text(app: str, hosts: int, findings: t.Sequence[Finding]) -> str:

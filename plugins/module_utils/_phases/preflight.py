@@ -7,9 +7,11 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import json
 import os
 import shutil
+import socket
 import time
 import typing as t
 
@@ -18,6 +20,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _declared_checks,
     _environment_file,
     _environments,
+    _files,
     _findings,
     _lock,
     _manifest,
@@ -47,6 +50,7 @@ SPEC: t.Dict[str, t.Any] = {
     "release": {"type": "str", "default": ""},
     "configuration": {"type": "str", "default": ""},
     "lock_wait": {"type": "int", "default": 0},
+    "now": {"type": "float"},
     "python": {"type": "path", "default": "/usr/bin/python3"},
     "min_free_mb": {"type": "int", "default": 256},
     "nginx": {"type": "bool", "default": True},
@@ -58,6 +62,8 @@ SPEC: t.Dict[str, t.Any] = {
 
 
 OLDEST_PYTHON = (3, 9)
+# Seconds. A task may wait that long for its turn on a busy controller.
+CLOCK_MAY_DIFFER = 30.0
 # What a declared check has beside what its type takes.
 OURS = ("severity", "rule", "fix", "needs")
 
@@ -112,6 +118,29 @@ def lock(options: _runner.Options, layout: Layout) -> t.Iterator[Finding]:
         yield Finding(
             "lock", f"held by {held.describe(now)}", "free", f"Wait (-e app_lock_wait=SECONDS), or, if you know that it is dead: {unlock}"
         )
+
+
+def clock(options: _runner.Options) -> t.Iterator[Finding]:
+    if options["now"] is None:
+        return
+    # What was on its way for long is late, and no clock is wrong for that: only what no network explains is told.
+    off = time.time() - options["now"]
+    if abs(off) > CLOCK_MAY_DIFFER:
+        yield Finding(
+            "clock",
+            f"{abs(off):.0f} s {'ahead of' if off > 0 else 'behind'} the controller's",
+            f"at most {CLOCK_MAY_DIFFER:.0f} s apart",
+            "Look at timedatectl there and on the controller. The lease is measured on the host alone, and holds; times in logs and tokens do not agree.",
+            "warning",
+            "clock",
+        )
+
+
+def machine() -> str:
+    """What tells this machine from another, whatever names lead to it. Copies of one image may share a machine id, and not the name as well."""
+    identity = _files.read_text("/etc/machine-id") or ""
+    root = os.stat("/")
+    return hashlib.sha256(f"{identity}|{socket.gethostname()}|{root.st_dev}|{root.st_ino}".encode()).hexdigest()[:16]
 
 
 def proxy(options: _runner.Options) -> t.Iterator[Finding]:
@@ -235,6 +264,7 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
         *system(options),
         *disk(options),
         *lock(options, layout),
+        *clock(options),
         *proxy(options),
         *dotenv(layout),
         *environment.findings,
@@ -254,6 +284,7 @@ def look(options: _runner.Options) -> t.Dict[str, t.Any]:
         "findings": _findings.as_data(findings),
         "waived": [f"{one.rule} until {one.until}: {one.reason}" for one in findings if one.severity == _waivers.WAIVED],
         "ready": ready,
+        "machine": machine(),
         "configured": configured,
         "staged": sound or (ready and manifest is not None and manifest.state != "building" and not _unpack.tree_problem(layout, manifest)),
         "up_to_date": configured and sound and not environment.changes,

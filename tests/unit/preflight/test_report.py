@@ -73,3 +73,12 @@ def test_a_host_that_says_nothing_is_an_error():
 def test_warnings_alone_stop_nothing():
     text, _findings = told({"web1": {"findings": [CLOCK]}})
     assert text.splitlines()[0] == "shop on 1 host: 1 warning."
+
+
+def test_one_machine_under_two_names():
+    """It would be deployed to twice at once."""
+    text, findings = told(
+        {"web1": {"findings": [], "machine": "a"}, "web2": {"findings": [], "machine": "b"}, "www": {"findings": [], "machine": "a"}}
+    )
+    assert [(one["host"], one["severity"]) for one in findings] == [("www", "error")]
+    assert "the same machine as web1" in text and "Nothing was touched." in text
