@@ -14,6 +14,8 @@ import typing as t
 from dataclasses import dataclass
 from pathlib import Path
 
+from fault import leases
+
 from lab import Host
 from lab.deployment import SHOP, Played, Project, Running
 
@@ -153,9 +155,7 @@ class Shop:
 
     def end_lease(self) -> None:
         """Let the time that is left of the lease pass at once."""
-        lock = self.json("lock")
-        if lock:
-            self.host.write(f"{self.root}/.deploy/lock.json", json.dumps({**lock, "deadline": time.time() - 1}), mode="0600")
+        leases.end_lease(self.host, self.root)
 
     def wait_until_at_work(self) -> None:
         """Let the phase that the controller has begun run its checks, each in a thread: cut off before, it waits for its options for ever."""
@@ -164,9 +164,7 @@ class Shop:
 
     def settle_modules(self) -> None:
         """Let what still runs of a dead run on the host come to its end."""
-        self.wait_until(
-            lambda: self.host.run(["pgrep", "-f", "BECOME-SUCCESS"], check=False).returncode == 1, 60, "the dead run's module ended"
-        )
+        leases.wait_for_modules(self.host)
 
     def settle(self) -> None:
         """The same, and let the rest of the dead run's lease pass at once."""

@@ -1,0 +1,184 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The cells of the matrix: which there are, and what happens in one."""
+
+from __future__ import annotations
+
+import json
+import random
+import re
+import time
+import typing as t
+from dataclasses import asdict, dataclass, field
+
+from fault.matrix import judge
+from fault.matrix.faults import FAULTS, Scene
+from fault.matrix.points import Point, wait_for
+from fault.matrix.traffic import Users
+from fault.matrix.world import VERSIONS, FleetShop, Seen
+
+from lab.shell import LabError
+
+# A task that takes longer than this is met in its midst, too.
+MOMENT = 0.5
+# What a release does from here on was not there when it was verified.
+WATCH = re.compile(r"[Ww]atch")
+# Of the cells, those that really wait for the lease.
+WAITS = {("SIGKILL", "Watch it"), ("pause", "Switch to the release"), ("ssh", "Commit")}
+
+
+@dataclass(frozen=True)
+class Cell:
+    """One fault at one point.
+
+    :param delay: Seconds into the point; 0 is at once.
+    :param host: The number of the host that it happens to, from 1; 0 for none.
+    """
+
+    point: str
+    fault: str
+    host: int = 0
+    delay: float = 0.0
+
+    @property
+    def name(self) -> str:
+        return f"{self.fault}{f' on {self.host}' if self.host else ''}, {self.point}{f' + {self.delay:g} s' if self.delay else ''}"
+
+    @property
+    def waits(self) -> bool:
+        return any(self.fault == fault and self.point.endswith(point) and not self.delay for fault, point in WAITS)
+
+
+@dataclass
+class Result:
+    """What came of a cell."""
+
+    cell: Cell
+    setting: str
+    held: bool = False
+    why: t.List[str] = field(default_factory=list)
+    notes: t.List[str] = field(default_factory=list)
+    lost: t.Dict[str, int] = field(default_factory=dict)
+    excused: t.Dict[str, int] = field(default_factory=dict)
+    ended: str = ""
+    seconds: float = 0.0
+
+    def line(self) -> str:
+        return json.dumps({**asdict(self), "key": key(self.cell, self.setting)})
+
+    def told(self) -> str:
+        lost = ", ".join(f"{kind} {number}" for kind, number in sorted(self.lost.items())) or "0"
+        verdict = "held" if self.held else "DID NOT HOLD: " + "; ".join(self.why)
+        notes = f" ({'; '.join(self.notes)})" if self.notes else ""
+        return f"{self.cell.name}: {verdict}; the run ended {self.ended}; lost {lost}; {self.seconds:.0f} s{notes}"
+
+
+def key(cell: Cell, setting: str) -> str:
+    """What a cell is known by when a matrix is resumed: how far into a point is chance."""
+    return f"{setting}|{cell.point}|{'midst' if cell.delay else 'begin'}|{cell.fault}|{cell.host}"
+
+
+def cells(points: t.Sequence[Point], faults: t.Sequence[str], hosts: int, seed: int) -> t.List[Cell]:
+    """Every fault at every point that goes to a host, at once and, where it takes longer than a moment, in the midst; on a host by chance."""
+    choose = random.Random(seed)
+    going_out = [point for point in points if point.goes_out]
+    watched = [number for number, point in enumerate(going_out) if WATCH.search(point.name)]
+    found: t.List[Cell] = []
+    for number, point in enumerate(going_out):
+        for fault in faults:
+            on = FAULTS[fault].on
+            if on == "release" and watched and number > watched[-1]:
+                continue
+            host = choose.randint(1, hosts) if on in ("host", "release") else 0
+            found.append(Cell(point.name, fault, host))
+            host = choose.randint(1, hosts) if on in ("host", "release") else 0
+            delay = round(choose.uniform(0.2, 0.8) * point.seconds, 2)
+            if point.seconds > MOMENT and on != "release":
+                found.append(Cell(point.name, fault, host, delay))
+    return found
+
+
+def run(shop: FleetShop, cell: Cell, setting: str) -> Result:
+    """One cell: from a fleet that is well to the deploy after it."""
+    result, began = Result(cell, setting), time.monotonic()
+    try:
+        _run(shop, cell, result)
+    except (AssertionError, LabError) as error:
+        result.why.append(str(error))
+    result.held = not result.why
+    result.seconds = round(time.monotonic() - began, 1)
+    return result
+
+
+def _run(shop: FleetShop, cell: Cell, result: Result) -> None:
+    before = shop.look()
+    old = {one.release: one.answer.version for one in before}
+    assert len(old) == 1, f"not well to begin with: {old}"
+    nonce = f"{time.time_ns()}"
+    version = other(before)
+    host = shop.apps[max(cell.host, 1) - 1]
+    with Users(shop.fronts, f"order-{nonce}") as users:
+        running = shop.start(version, nonce)
+        reached = wait_for(shop.project.points, cell.point, lambda: running.process.poll() is not None, 120)
+        if not reached:
+            running.wait(120)
+        assert reached, f"the run did not come to this point:\n{running.output()[-2000:]}"
+        time.sleep(cell.delay)
+        scene = Scene(shop, running, host, nonce, cell.waits)
+        result.notes = scene.notes
+        try:
+            FAULTS[cell.fault].happen(scene)
+        finally:
+            scene.wait_for_run()
+        result.ended = str(running.process.returncode)
+        (shop.directory / "faulted.log").write_text(running.output())
+        shop.settle()
+        shop.wait_until_one_slot_runs()
+        after = shop.look()
+        known = {name for one in before for name in one.found["manifests"]}
+        new = {name for one in after for name in one.found["manifests"] if name not in known and name.startswith(f"{version}-")}
+        result.why += judge.breaches(after, {**old, **dict.fromkeys(new, version)})
+        if FAULTS[cell.fault].on == "release" and not scene.switched and running.process.returncode == 0:
+            result.why.append("P3 the release was bad on a host before it had users there, and the run said that all is well")
+        if running.process.returncode == 0 and not all(one.answer.version == version for one in after):
+            result.why.append("P5 the run ended well, and not every host serves what it deployed")
+        result.why += _next_deploy(shop, after)
+    result.lost, result.excused, samples = users.lost(scene.windows)
+    if result.lost:
+        result.why.append(f"P2 lost {sum(result.lost.values())} of {users.sent} requests: {' / '.join(samples)}")
+    result.why += _orders(shop, users)
+
+
+def _next_deploy(shop: FleetShop, before: t.Sequence[Seen]) -> t.List[str]:
+    """It succeeds without help, and then all is as if nothing had been."""
+    version = other(before)
+    running = shop.start(version, f"{time.time_ns()}")
+    played = running.wait(300)
+    (shop.directory / "next.log").write_text(played.output)
+    if not played.ok:
+        return [f"the next deploy ended with {played.rc}: {_failure(played.output)}"]
+    shop.wait_until_one_slot_runs()
+    after = shop.look()
+    wrong = judge.breaches(after, {one.release: version for one in after})
+    return [f"after the next deploy: {one}" for one in wrong]
+
+
+def _failure(output: str) -> str:
+    """The first thing that an output says went wrong."""
+    found = re.search(r"^\[ERROR\].*|^fatal: .*(?:\n .*){0,6}", output, re.MULTILINE)
+    return " ".join(found[0].split())[:600] if found else output[-600:]
+
+
+def _orders(shop: FleetShop, users: Users) -> t.List[str]:
+    kept = set(shop.fleet.server.sql(f"SELECT item FROM orders WHERE item LIKE '{users.orders.name}-%'", "shop").split())
+    missing = [item for item in users.orders.acknowledged if item not in kept]
+    if not users.orders.acknowledged:
+        return ["P4 no order was acknowledged, so nothing was proven"]
+    return [f"P4 {len(missing)} of {len(users.orders.acknowledged)} acknowledged orders are gone: {missing[:5]}"] if missing else []
+
+
+def other(seen: t.Sequence[Seen]) -> str:
+    """A version that is not the one that the first host serves."""
+    return VERSIONS[1] if seen[0].answer.version == VERSIONS[0] else VERSIONS[0]
