@@ -25,12 +25,13 @@ class ActionModule(ActionBase):
             {
                 "app": {"type": "str", "required": True},
                 "hosts": {"type": "list", "elements": "str", "required": True},
+                "findings": {"type": "list", "elements": "dict", "default": []},
                 "register": {"type": "str", "default": "preflight_answer"},
             }
         )
         known = (task_vars or {})["hostvars"]
         answers = {host: known[host].get(options["register"]) for host in options["hosts"]}
-        findings = _report.findings_of(answers)
+        findings = _report.findings_of(answers, options["findings"])
         text = _report.text(options["app"], len(answers), findings)
         failed = any(one["severity"] == "error" for one in findings)
         # A warning is no failure, and nobody would see it in a task that went well.

@@ -11,6 +11,7 @@ does any of them give up the way back.
 
 from __future__ import annotations
 
+import time
 import typing as t
 from dataclasses import asdict, dataclass, replace
 
@@ -97,6 +98,11 @@ def load(layout: Layout) -> State:
             f"{layout.state} cannot be read ({error}): this host no longer knows what it serves.",
             fix=f"Look at {layout.current} and at readlink {layout.live_socket}, repair the file by hand, then deploy again.",
         ) from None
+
+
+def when(moment: float) -> str:
+    """A moment in seconds since the epoch, for a person."""
+    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def save(layout: Layout, state: State) -> None:

@@ -28,6 +28,11 @@ options:
     type: list
     elements: str
     required: true
+  findings:
+    description: Further findings, such as those of M(bulletproof.deploy.load_balancer_check). They are told as those of the first host.
+    type: list
+    elements: dict
+    default: []
   register:
     description: The variable that each host's answer was registered in.
     type: str
@@ -57,6 +62,7 @@ def main() -> None:
         argument_spec={
             "app": {"type": "str", "required": True},
             "hosts": {"type": "list", "elements": "str", "required": True},
+            "findings": {"type": "list", "elements": "dict", "default": []},
             "register": {"type": "str", "default": "preflight_answer"},
         },
         supports_check_mode=True,

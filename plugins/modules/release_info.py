@@ -78,10 +78,6 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json
 
 
-def when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
-
-
 def tell(
     app: str,
     state: _state.State,
@@ -95,7 +91,7 @@ def tell(
     live = state.live
     lines = [f"{app} has never been deployed to this host."]
     if live is not None:
-        lines = [f"{app} serves {live.release} in slot {live.slot}, since {when(live.since)}, by {live.who} (run {live.run})."]
+        lines = [f"{app} serves {live.release} in slot {live.slot}, since {_state.when(live.since)}, by {live.who} (run {live.run})."]
         if not serving:
             lines.append("But its unit does not run from that release, or the live socket points elsewhere: it needs a look, or a deploy.")
     lines += [f"But {problem}: it needs a look, or a deploy." for problem in processes]

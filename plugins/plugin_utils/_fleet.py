@@ -9,8 +9,9 @@ What is known of a host is what its phases have returned, under the names that t
 
 from __future__ import annotations
 
-import time
 import typing as t
+
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _state
 
 Known = t.Mapping[str, t.Mapping[str, t.Any]]
 
@@ -76,7 +77,7 @@ def ended(known: Known, why: t.Mapping[str, str]) -> str:
         now = str(answer.get("serves") or "nothing") if answer else "unknown" if host in why else str(done.get("release") or "nothing")
         before = (facts.get("preflight_answer") or {}).get("live") or done.get("before") or answer.get("serves") or "nothing"
         problem = first_line(answer.get("problem") or "")
-        told = [why.get(host, ""), f"What serves does not answer as it should: {problem}" if problem else ""]
+        told = [why.get(host, ""), f"Look at it: {problem}" if problem else ""]
         rows.append((host, str(before), now, " ".join(one for one in told if one)))
     return table(rows)
 
@@ -94,10 +95,6 @@ def failures(known: Known) -> t.Dict[str, str]:
         host: f'"{(facts.get("ansible_failed_task") or {}).get("name") or "a phase"}": {first_line(facts["ansible_failed_result"].get("msg") or "see above")}'
         for host, facts in failed.items()
     }
-
-
-def when(moment: float) -> str:
-    return time.strftime("%Y-%m-%d %H:%M:%S UTC", time.gmtime(moment))
 
 
 def drift(status: t.Mapping[str, t.Any], version: str, configuration: str) -> str:
@@ -138,7 +135,7 @@ def status(known: Known, version: str, configuration: str) -> t.Tuple[str, t.Lis
             (
                 host,
                 str(live["release"]) if live else "nothing",
-                when(live["since"]) if live else "",
+                _state.when(live["since"]) if live else "",
                 condition(found),
                 drift(found, version, configuration),
             )

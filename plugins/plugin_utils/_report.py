@@ -16,10 +16,11 @@ Finding = t.Mapping[str, t.Any]
 SEVERITIES = ("error", "warning", "waived")
 
 
-def findings_of(answers: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
+def findings_of(answers: t.Mapping[str, t.Any], beside: t.Sequence[Finding] = ()) -> t.List[t.Dict[str, t.Any]]:
     """What every host has found, each with its host, the worst first.
 
     :param answers: Host to what its preflight returned; a host that did not answer is itself a finding.
+    :param beside: What was found on other machines, asked by the first host.
     """
     found: t.List[t.Dict[str, t.Any]] = []
     for host, answer in answers.items():
@@ -28,6 +29,7 @@ def findings_of(answers: t.Mapping[str, t.Any]) -> t.List[t.Dict[str, t.Any]]:
         else:
             found.append({"host": host, **_silent(answer)})
     found += _of_the_fleet(answers)
+    found += [{"host": next(iter(answers)), **one} for one in beside]
     return sorted(found, key=lambda one: (SEVERITIES.index(one["severity"]), str(one["subject"]), list(answers).index(one["host"])))
 
 

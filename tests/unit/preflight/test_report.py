@@ -82,3 +82,9 @@ def test_one_machine_under_two_names():
     )
     assert [(one["host"], one["severity"]) for one in findings] == [("www", "error")]
     assert "the same machine as web1" in text and "Nothing was touched." in text
+
+
+def test_what_was_found_beside_the_hosts():
+    beside = [{**DISK, "subject": "load balancer lb1"}]
+    findings = _report.findings_of({"web1": {"findings": [CLOCK]}, "web2": {"findings": []}}, beside)
+    assert [(one["host"], one["subject"]) for one in findings] == [("web1", "load balancer lb1"), ("web1", "clock")]

@@ -1,0 +1,235 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Three hosts, moved one after the other: all end with the new version, or all with the old one, or a minority is left behind and said to be."""
+
+from __future__ import annotations
+
+import json
+import signal
+import time
+import typing as t
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from e2e.apps import App, forget
+from e2e.conftest import WORKER, NewApp
+from fault.leases import end_lease, wait_for_modules
+
+from lab import hosts as lab_hosts
+from lab.hosts import Host
+from lab.modules import Module
+
+# A new release wants its database in another directory, which somebody has to make on every host first.
+ELSEWHERE = {"DATABASE_URL": "sqlite:////opt/fleet/shared/elsewhere/shop.db"}
+
+
+@pytest.fixture(scope="module")
+def three_hosts(two_hosts: list[Host]) -> list[Host]:
+    (third,) = lab_hosts.up([f"e2e-{WORKER}-three"])
+    forget(third)
+    return [*two_hosts, third]
+
+
+@pytest.fixture(scope="module")
+def shop(new_shop: NewApp, three_hosts: list[Host]) -> App:
+    app = new_shop(
+        "fleet",
+        three_hosts,
+        app_strategy="rolling",
+        app_batches=[1, "100%"],
+        app_watch=0,
+        app_start_timeout=20,
+        app_stop_timeout=5,
+        app_lease=60,
+    )
+    app.deploy("1.0.0")
+    return app
+
+
+def audit(shop: App, host: Host) -> list[dict[str, t.Any]]:
+    """What the newest run has done on a host, phase by phase."""
+    lines = [json.loads(line) for line in host.read(f"/var/log/{shop.name}/deployment.log").splitlines()]
+    return [line for line in lines if line["run"] == lines[-1]["run"]]
+
+
+def moment(shop: App, host: Host, phase: str) -> str:
+    """When a phase of the newest run ended on a host; times of one format sort as text."""
+    return str([line["time"] for line in audit(shop, host) if line["phase"] == phase][-1])
+
+
+def make_elsewhere(host: Host) -> None:
+    host.run(["install", "-d", "-o", "www-data", "-g", "www-data", "-m", "0770", "/opt/fleet/shared/elsewhere"])
+
+
+def no_elsewhere(host: Host) -> None:
+    host.run(["rm", "-rf", "/opt/fleet/shared/elsewhere"])
+
+
+def all_serve(shop: App, served: str) -> None:
+    """The promise: one release everywhere, committed, with nothing left of any run."""
+    for host in shop.hosts:
+        assert shop.live(host) == served, host
+        assert shop.version(host) == served.rpartition("-")[0], host
+        assert shop.state(host)["way_back"] is None, host
+        assert not host.exists("/opt/fleet/.deploy/lock.json"), host
+        assert shop.only_unit(host)
+
+
+def test_the_canary_moves_first_and_all_commit_together(shop: App) -> None:
+    one, two, _three = shop.hosts
+    shop.deploy("1.1.0", app_batch_watch=2, app_watch=2)
+    all_serve(shop, shop.live(one))
+    assert shop.version(one) == "1.1.0"
+    assert moment(shop, one, "switch") < moment(shop, two, "switch")
+    # Nobody gives up the way back before all have been watched.
+    last_watch = max(moment(shop, host, "watch") for host in shop.hosts)
+    assert last_watch < min(moment(shop, host, "commit") for host in shop.hosts)
+    assert len([line for line in audit(shop, one) if line["phase"] == "watch"]) == 2, "the canary goes on being watched"
+    assert shop.deploy("1.1.0").recap(one.name)["changed"] == 0
+
+
+def test_a_failure_in_the_last_batch_takes_all_back_newest_first(shop: App) -> None:
+    """Fails without the judge, and without the way back of those that were well."""
+    served = shop.live()
+    one, two, three = shop.hosts
+    for host in (one, two):
+        make_elsewhere(host)
+    no_elsewhere(three)
+    played = shop.broken_deploy("1.0.0", app_environment=ELSEWHERE)
+    all_serve(shop, served)
+    ended = played.ended()
+    assert {host: row[:2] for host, row in ended.items()} == {host.name: [served, served] for host in shop.hosts}
+    assert '"Switch to the release"' in ended[three.name][2]
+    # The second was only started beside what serves, together with the third; the canary had users on it.
+    assert moment(shop, two, "revert") < moment(shop, one, "revert")
+    assert [line["release"] for line in audit(shop, one) if line["phase"] == "revert"] == [served]
+
+
+def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App) -> None:
+    served = shop.live()
+    one, two, three = shop.hosts
+    played = shop.broken_deploy("1.0.0", app_environment=ELSEWHERE, app_max_failures=1)
+    ended = played.ended()
+    assert [ended[host.name][0] for host in shop.hosts] == [served] * 3
+    assert ended[one.name][1] == ended[two.name][1] != served
+    assert ended[three.name][1] == served
+    assert '"Switch to the release"' in ended[three.name][2]
+    assert "but not to all hosts" in played.output
+    assert [shop.version(host) for host in shop.hosts] == ["1.0.0", "1.0.0", "1.1.0"]
+    status = shop.project.play("status")
+    assert not status.ok, "hosts that disagree are no success"
+    assert status.ended()[three.name][0] == served
+    assert "The hosts do not agree" in status.output
+    make_elsewhere(three)
+    shop.deploy("1.0.0", app_environment=ELSEWHERE)
+    all_serve(shop, shop.live(one))
+    assert shop.project.must("status").ended()[three.name][0] == shop.live(one)
+
+
+def wait(what: t.Callable[[], bool], timeout: float = 30) -> None:
+    deadline = time.monotonic() + timeout
+    while not what():
+        assert time.monotonic() < deadline
+        time.sleep(0.2)
+
+
+@pytest.fixture
+def read_only(shop: App) -> Iterator[t.Callable[[Host], None]]:
+    """A host that cannot write down any more what it serves."""
+    broken: list[Host] = []
+
+    def break_it(host: Host) -> None:
+        broken.append(host)
+        host.run(["sh", "-c", "mount --bind /opt/fleet/.deploy /opt/fleet/.deploy && mount -o remount,ro,bind /opt/fleet/.deploy"])
+
+    yield break_it
+    for host in broken:
+        host.run(["umount", "/opt/fleet/.deploy"], check=False)
+
+
+def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App, read_only: t.Callable[[Host], None]) -> None:
+    """Fails without the first step of the commit."""
+    served = shop.live()
+    three = shop.hosts[2]
+    deploy = shop.project.start("deploy", app_version="1.1.0", app_watch=5, app_batch_watch=0)
+    # The last batch has moved by then, and all are watched before they are asked to commit.
+    deploy.wait_for("Watch it]")
+    read_only(three)
+    played = deploy.wait()
+    assert not played.ok, played.output
+    assert "Call it good" in played.output
+    for host in shop.hosts[:2]:
+        assert shop.live(host) == served, played.output
+        assert shop.state(host)["way_back"] is None
+    three.run(["umount", "/opt/fleet/.deploy"])
+    end_lease(three, shop.root)
+    wait(lambda: shop.state(three)["way_back"] is None)
+    three.run(["rm", "-f", "/opt/fleet/.deploy/lock.json"])
+    all_serve(shop, served)
+
+
+def test_a_run_that_died_between_batches_is_taken_up(shop: App) -> None:
+    """SIGKILL. The next run waits for the lease, ends what was begun, and stages nothing again."""
+    one = shop.host
+    version = "1.1.0" if shop.version() == "1.0.0" else "1.0.0"
+    deploy = shop.project.start("deploy", app_version=version, app_batch_watch=20, app_environment=ELSEWHERE)
+    deploy.wait_for("Watch it]")
+    lock = json.loads(shop.hosts[2].read(f"{shop.root}/.deploy/lock.json"))
+    assert lock["deadline"] - lock["acquired"] > lock["lease"], "a host that waits was not told that the run lives"
+    deploy.send(signal.SIGKILL)
+    deploy.wait()
+    assert [shop.version(host) == version for host in shop.hosts] == [True, False, False], "it was killed too early"
+    refused = shop.broken_deploy(version, app_environment=ELSEWHERE)
+    assert "is being deployed by" in refused.output or "held by" in refused.output
+    resumed = shop.project.start("deploy", app_version=version, app_environment=ELSEWHERE, app_resume=True)
+    resumed.wait_for("Look before anything is touched")
+    for host in shop.hosts:
+        wait_for_modules(host)
+        end_lease(host, shop.root)
+    played = resumed.wait()
+    assert played.ok, played.output
+    all_serve(shop, shop.live(one))
+    assert shop.version(one) == version
+
+
+@pytest.mark.parametrize(
+    "extra,said",
+    [
+        ({"app_batches": [0]}, "app_batches: found [0]; allowed: a list of numbers of hosts (1 or more)"),
+        ({"app_batches": [4]}, "app_batches: found 4, and there are 3 hosts; allowed: at most 3"),
+        ({"app_batches": ["150%"]}, 'app_batches: found ["150%"]; allowed'),
+        ({"app_max_failures": 2}, "app_max_failures: found 2 of 3; allowed: fewer than half of the hosts, 1 here."),
+    ],
+)
+def test_senseless_batches_touch_no_host(shop: App, extra: dict[str, object], said: str) -> None:
+    assert said in " ".join(shop.broken_deploy("1.1.0", **extra).output.split())
+
+
+def test_between_the_two_steps_of_a_commit_only_its_run_goes_back(shop: App, tmp_path: Path) -> None:
+    """A run that falls silent there leaves its hosts with the new release, all of them; one that lives takes it back."""
+    host = shop.host
+    module = Module(host, tmp_path)
+    good = [release for release, one in shop.manifests(host).items() if one["state"] == "good"]
+    first = shop.live(host)
+    second = next(release for release in good if release != first)
+
+    def called_good(run: str, release: str, lease: int) -> dict[str, object]:
+        phase = {"app": shop.name, "root": shop.root, "run": run, "lease": lease}
+        module.must("release_switch", release=release, **phase)
+        module.must("release_commit", release=release, revocable=True, **phase)
+        assert shop.state(host)["way_back"]["good"]
+        return phase
+
+    phase = called_good("lives", second, 60)
+    assert module.must("release_revert", **phase)["serves"] == first
+    assert (shop.live(host), shop.state(host)["way_back"]) == (first, None)
+    called_good("silent", second, 10)
+    wait(lambda: shop.state(host)["way_back"] is None)
+    assert shop.live(host) == second
+    assert shop.only_unit(host)
+    assert shop.manifests(host)[second]["previous"] == first
+    assert audit(shop, host)[-1]["phase"] == "commit"
+    assert audit(shop, host)[-1]["who"] == "the safety net"
