@@ -227,6 +227,12 @@ def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
             f"app_lease: found {declared['app_lease']}; allowed: at least {needed} (app_start_timeout + app_watch, or app_batch_watch if that is longer, "
             "+ 30), or a run that is well would be taken for dead."
         )
+    stop = max((one["stop_timeout"] for one in processes(declared).values()), default=0)
+    if stop and declared["app_lease"] < declared["app_start_timeout"] + stop + 30:
+        yield (
+            f"app_lease: found {declared['app_lease']}; allowed: at least {declared['app_start_timeout'] + stop + 30} (app_start_timeout + the longest "
+            "stop_timeout of app_processes + 30), or a switch that waits for a process to end would be cut short."
+        )
     if declared["app_interface"] == "asgi" and declared["app_worker_class"] in ("sync", "gthread"):
         yield f'app_worker_class: found "{declared["app_worker_class"]}"; allowed with app_interface asgi: a class that speaks ASGI, such as uvicorn\'s.'
     if declared["app_health_status"] and declared["app_threads"] > 1 and declared["app_worker_class"] == "sync":
