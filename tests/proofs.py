@@ -323,6 +323,62 @@ PROOFS = (
         "SELECT 1",
         "integration/database/test_alembic.py::test_killed_at_any_point_the_next_run_needs_no_help[postgresql]",
     ),
+    Proof(
+        "processes-end-first",
+        "_processes.py",
+        "    stop(layout, [instance for instance in now if not right or instance not in wanted])\n",
+        "",
+        "unit/core/test_processes.py::test_all_of_before_end_before_one_of_the_next_begins",
+    ),
+    Proof(
+        "processes-are-waited-for",
+        "_processes.py",
+        "        if not left:\n",
+        "        if left or not left:\n",
+        "unit/core/test_processes.py::test_what_cannot_even_be_killed_has_no_successor",
+    ),
+    Proof(
+        "processes-go-back",
+        "_transition.py",
+        "        _processes.run(layout, target)\n",
+        "",
+        "unit/core/test_processes.py::test_going_back_and_booting_bring_them_along",
+    ),
+    Proof(
+        "processes-after-a-boot",
+        "_agent.py",
+        "            _processes.run(layout, state.live)\n",
+        "",
+        "e2e/test_processes.py::test_a_rollback_and_a_restart_of_the_host_bring_back_the_right_ones",
+    ),
+    Proof(
+        "processes-are-watched",
+        "_processes.py",
+        """    return [{**common, "name": f"process {instance}", "unit": unit(layout, instance)} for instance in of(manifest)]""",
+        "    return []",
+        "e2e/test_processes.py::test_one_that_crashes_takes_its_release_back",
+    ),
+    Proof(
+        "singleton-at-home",
+        "_processes.py",
+        """if singletons or not one["singleton"]""",
+        "if True",
+        "unit/core/test_processes.py::test_a_singleton_runs_at_home_alone",
+    ),
+    Proof(
+        "singleton-stays-home",
+        "_phases/switch.py",
+        "    return replace(back, singletons=home)\n",
+        "    return back\n",
+        "unit/core/test_processes.py::test_a_rollback_keeps_the_home",
+    ),
+    Proof(
+        "singleton-second-home",
+        "_processes.py",
+        "    if here:\n",
+        "    if here and False:\n",
+        "unit/core/test_processes.py::test_two_homes_are_refused_before_anything_is_touched",
+    ),
 )
 
 
