@@ -9,7 +9,7 @@ SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e fault fault-matrix proofs integration integration-matrix test demo bench clean
+.PHONY: help env collection lint sanity unit molecule e2e fault fault-sample fault-matrix proofs integration integration-matrix test demo bench clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -60,7 +60,10 @@ endif
 e2e: collection ## whole deployments on lab hosts, under load and with faults
 	pytest tests/e2e -n 2 --dist loadfile
 
-fault: collection ## deployments in which one thing is broken: a sample of the cases
+fault: collection ## break each thing at each task of a rolling deploy of a fleet, and report a table
+	PYTHONPATH=tests .venv/bin/python -m fault.matrix $(OPTIONS)
+
+fault-sample: collection ## deployments in which one thing is broken: a sample of the cases
 	pytest tests/fault -n 2 --dist loadfile
 
 fault-matrix: collection ## the same, all cases
@@ -75,8 +78,8 @@ integration: collection ## modules on lab hosts, with real SQLite, PostgreSQL, S
 integration-matrix: collection ## the same, all cases
 	pytest tests/integration -n 2 --dist loadfile --matrix
 
-test: env ## lint, sanity, unit, molecule, integration, e2e and fault, in order
-	@.ci/steps lint sanity unit molecule integration e2e fault
+test: env ## lint, sanity, unit, molecule, integration, e2e and fault-sample, in order
+	@.ci/steps lint sanity unit molecule integration e2e fault-sample
 
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py

@@ -72,7 +72,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fleet = up_fleet(options.hosts, balancer=balanced, fresh=not options.resume)
     try:
         shop = FleetShop(CACHE / "project", fleet, options.strategy, options.start_timeout)
-        points = undisturbed(shop)
+        points = cells.undisturbed(shop)
         for point in points:
             say(f"{'point' if point.goes_out else '     '} {point.seconds:6.2f} s  {point.name}")
         chosen = choose(points, faults, options, seed)
@@ -90,13 +90,6 @@ def main(arguments: Sequence[str] | None = None) -> int:
     results = [one for one in table.read(options.output) if one["key"] in keys]
     print(table.markdown(results))
     return 0 if all(one["held"] for one in results) else 1
-
-
-def undisturbed(shop: FleetShop) -> list[Point]:
-    """The points of a deploy in which nothing happens."""
-    shop.set_up()
-    shop.deploy(cells.other(shop.look()), str(time.time_ns()))
-    return shop.points()
 
 
 def choose(points: Sequence[Point], faults: Sequence[str], options: argparse.Namespace, seed: int) -> list[cells.Cell]:

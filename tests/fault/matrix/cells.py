@@ -80,6 +80,13 @@ def key(cell: Cell, setting: str) -> str:
     return f"{setting}|{cell.point}|{'midst' if cell.delay else 'begin'}|{cell.fault}|{cell.host}"
 
 
+def undisturbed(shop: FleetShop) -> t.List[Point]:
+    """The points of a deploy in which nothing happens, and which has nothing to configure: the one before has done that."""
+    for _each in range(1 if shop.set_up() else 2):
+        shop.deploy(other(shop.look()), f"{time.time_ns()}")
+    return shop.points()
+
+
 def cells(points: t.Sequence[Point], faults: t.Sequence[str], hosts: int, seed: int) -> t.List[Cell]:
     """Every fault at every point that goes to a host, at once and, where it takes longer than a moment, in the midst; on a host by chance."""
     choose = random.Random(seed)
@@ -124,7 +131,7 @@ def _run(shop: FleetShop, cell: Cell, result: Result) -> None:
         reached = wait_for(shop.project.points, cell.point, lambda: running.process.poll() is not None, 120)
         if not reached:
             running.wait(120)
-        assert reached, f"the run did not come to this point:\n{running.output()[-2000:]}"
+        assert reached, f"the run did not come to this point: {_failure(running.output())}"
         time.sleep(cell.delay)
         scene = Scene(shop, running, host, nonce, cell.waits)
         result.notes = scene.notes

@@ -10,6 +10,9 @@ import json
 import typing as t
 from pathlib import Path
 
+# Of what is said about a cell; the output has the rest.
+LONGEST = 400
+
 
 def read(path: Path) -> t.List[t.Dict[str, t.Any]]:
     return [json.loads(line) for line in path.read_text().splitlines()] if path.exists() else []
@@ -35,5 +38,5 @@ def markdown(results: t.Sequence[t.Mapping[str, t.Any]]) -> str:
         "",
         f"{held} of {len(results)} cells held; {lost} requests were lost, and {excused} where the fault itself had cut the user off.",
     ]
-    lines += [f"- {one['key']}: {'; '.join(one['why'])}" for one in results if not one["held"]]
+    lines += [f"- {one['key']}: {' '.join('; '.join(one['why']).split())[:LONGEST]}" for one in results if not one["held"]]
     return "\n".join(lines) + "\n"

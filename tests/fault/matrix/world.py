@@ -145,10 +145,13 @@ class FleetShop:
         """Where users come in: the balancer, or each host itself."""
         return [self.fleet.balancer] if self.fleet.balancer else self.apps
 
-    def set_up(self) -> None:
-        """The first deploy, on an empty database, and the balancer in front of it. A fleet on which that was done stays as it is."""
+    def set_up(self) -> bool:
+        """The first deploy, on an empty database, and the balancer in front of it. A fleet on which that was done stays as it is.
+
+        :returns: Whether there was something to do.
+        """
         if self.well():
-            return
+            return False
         url = self.fleet.new_database(NAME).replace("postgresql://", "postgresql+psycopg2://")
         (self.directory / "database").write_text(url)
         self.declaration["app_environment"] = {"DATABASE_URL": url}
@@ -156,6 +159,7 @@ class FleetShop:
         if self.fleet.balancer:
             self.project.must("load_balancer")
         self.deploy(VERSIONS[0], f"{time.time_ns()}")
+        return True
 
     def well(self) -> bool:
         """Whether every host serves the same, and one that is in this matrix."""

@@ -1,0 +1,148 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""The matrix of faults: that it sees what is wrong, and a sample of its cells, different each time."""
+
+from __future__ import annotations
+
+import copy
+import os
+import random
+
+import pytest
+from fault.matrix import cells, judge
+from fault.matrix.points import points
+from fault.matrix.traffic import Window
+from fault.matrix.world import Answer, FleetShop, Seen
+
+from lab.fleet import down_fleet, up_fleet
+
+OLD, NEW = "3.0.0-aaaaaaaaaaaa", "3.1.0-bbbbbbbbbbbb"
+ALLOWED = {OLD: "3.0.0", NEW: "3.1.0"}
+LOCK = {"run": "20000101T000000-abcdef", "deadline": 1000.0}
+# Faults that harm no host for longer than a moment, in phases that every strategy has.
+STEADY = [
+    (fault, point)
+    for fault in ("SIGINT", "SIGTERM", "SIGKILL")
+    for point in ("Look before anything is touched", "Stage the release", "Put owners and modes right", "Watch it")
+]
+
+
+def seen(host="one", release=OLD):
+    """A host that is well."""
+    slot = "blue" if release == OLD else "green"
+    running = {"active": "active", "sub": "running", "pid": 7, "cwd": f"/opt/shop/releases/{release}"}
+    ended = {"active": "inactive", "sub": "dead", "pid": 0, "cwd": None}
+    found = {
+        "state": {"live": {"slot": slot, "release": release}, "way_back": None},
+        "lock": None,
+        "live_socket": f"{slot}.sock",
+        "current": f"releases/{release}",
+        "units": {"blue": ended, "green": ended, slot: running},
+        "manifests": {OLD: "good", NEW: "good" if release == NEW else "staged"},
+        "leftovers": [],
+    }
+    return Seen(host, found, Answer(200, ALLOWED[release]))
+
+
+def test_a_fleet_that_is_well():
+    assert judge.breaches([seen("one"), seen("two")], ALLOWED) == []
+    assert judge.breaches([seen("one", NEW), seen("two", NEW)], ALLOWED) == []
+
+
+def test_hosts_that_disagree():
+    assert "the fleet disagrees" in judge.breaches([seen("one"), seen("two", NEW)], ALLOWED)[0]
+    assert judge.breaches([seen("one"), seen("two", NEW)], ALLOWED, agree=False) == []
+
+
+@pytest.mark.parametrize(
+    "path, value, said",
+    [
+        (("state", "way_back"), {"run": "20000101T000000-abcdef"}, "still armed"),
+        (("state", "live"), None, "knows of no release"),
+        (("live_socket",), "green.sock", "the live socket leads to green.sock"),
+        (("live_socket",), None, "the live socket leads to None"),
+        (("current",), f"releases/{NEW}", "current leads to"),
+        (("units", "blue", "cwd"), f"/opt/shop/releases/{NEW}", "slot blue runs from"),
+        (("units", "green", "active"), "active", "green runs beside blue"),
+        (("manifests", OLD), "live", "the manifest of"),
+        (("leftovers",), [".building-x"], "half built"),
+        (("lock",), {**LOCK, "deadline": 2000.0}, "P8"),
+    ],
+)
+def test_what_is_wrong_with_a_host(path, value, said):
+    one = seen()
+    found = copy.deepcopy(one.found)
+    place = found
+    for key in path[:-1]:
+        place = place[key]
+    place[path[-1]] = value
+    wrong = judge.breaches([Seen(one.host, found, one.answer)], ALLOWED, now=1500.0)
+    assert any(said in one for one in wrong), wrong
+
+
+def test_what_is_wrong_with_an_answer():
+    one = seen()
+    assert "answers nothing" in judge.breaches([Seen("one", one.found, Answer())], ALLOWED)[0]
+    assert "answers 503" in judge.breaches([Seen("one", one.found, Answer(503))], ALLOWED)[0]
+    assert "P3" in judge.breaches([Seen("one", one.found, Answer(200, "3.1.0"))], ALLOWED)[0]
+
+
+def test_a_release_that_nobody_asked_for():
+    assert "neither the old release nor the new one" in judge.breaches([seen()], {NEW: "3.1.0"})[0]
+
+
+def test_a_lock_whose_lease_is_over_harms_nobody():
+    one = seen()
+    assert judge.breaches([Seen("one", {**one.found, "lock": LOCK}, one.answer)], ALLOWED, now=1500.0) == []
+
+
+def test_points_are_the_tasks_that_went_to_a_host():
+    begun = {"event": "begun", "play": "Deploy", "batch": 1, "path": "deploy.yml:1"}
+    went = {"event": "connection", "time": 3.5}
+    found = points(
+        [
+            {**begun, "task": "Build", "time": 1.0},
+            {**begun, "task": "role : Switch", "time": 2.0},
+            went,
+            {**begun, "task": "role : Switch", "time": 4.0},
+            {**went, "time": 4.5},
+        ]
+    )
+    assert [(point.name, point.seconds, point.goes_out) for point in found] == [
+        ("Build", 1.0, False),
+        ("Switch", 2.0, True),
+        ("Switch (2)", 0.5, True),
+    ]
+
+
+def test_a_fault_excuses_what_it_cut_off_and_nothing_else():
+    window = Window(10.0, 20.0, "one")
+    assert window.excuses("one", 9.0, 11.0)
+    assert not window.excuses("two", 9.0, 11.0)
+    assert not window.excuses("one", 8.0, 9.0)
+    assert not window.excuses("one", 21.0, 22.0)
+    assert Window(10.0, 20.0).excuses("two", 15.0, 16.0)
+
+
+@pytest.fixture(scope="module")
+def shop(tmp_path_factory, request):
+    """A fleet of two hosts whose users ask each host."""
+    prefix = f"fault-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}-fleet"
+    reuse = request.config.option.reuse_hosts
+    fleet = up_fleet(2, balancer=False, prefix=prefix, fresh=not reuse)
+    yield FleetShop(tmp_path_factory.mktemp("fleet"), fleet, start_timeout=request.config.option.start_timeout)
+    if not reuse:
+        down_fleet(prefix)
+
+
+def test_a_cell(shop, request):
+    """One of the steady ones; all of them, and all others, are `make fault`. Fails without the safety net's timer."""
+    choose = random.Random(request.config.option.fault_seed)
+    there = [point.name for point in cells.undisturbed(shop) if point.goes_out]
+    steady = [cells.Cell(point, fault) for fault, point in STEADY if point in there]
+    assert len(steady) == len(STEADY), f"The points have other names now: {there}"
+    result = cells.run(shop, choose.choice(steady), "blue_green, 2 hosts")
+    print(result.told())
+    assert result.held, result.told()
