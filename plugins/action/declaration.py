@@ -14,7 +14,7 @@ import typing as t
 import yaml
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _code, _declaration
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _code, _declaration, _forks
 
 # What roles configure, beside the app's own variables: a change in one of these, or in the collection itself, configures the hosts again.
 ROLES = ("permissions", "proxy", "systemd_gunicorn", "tools")
@@ -39,6 +39,10 @@ def _role_defaults() -> t.Dict[str, t.Any]:
     """The variables of the roles that configure a host, by name, as they are where nobody sets them."""
     files = (_code.COLLECTION / "roles" / role / "defaults" / "main.yml" for role in ROLES)
     return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
+
+
+_forks.load(*_forks.FIRST)
+_role_defaults()
 
 
 def home_of(found: t.Sequence[str], hosts: t.Sequence[str]) -> str:
@@ -90,7 +94,7 @@ class ActionModule(ActionBase):
         # What the units know of processes, whose commands are in the release: how long the slowest may take to end.
         stops = {"processes_stop": max(one["stop_timeout"] for one in processes.values())} if processes else {}
         configured = {**roles, **{name: declared[name] for name in CONFIGURED}, **stops}
-        code = _code.digest("roles/**/*", _code.FOR_HOSTS)
+        code = _code.digest(*_code.FOR_CONFIGURATION)
         configuration = hashlib.sha256((json.dumps(configured, sort_keys=True, default=str) + code).encode()).hexdigest()
         return {
             **result,

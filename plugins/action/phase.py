@@ -19,11 +19,9 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _host_code
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import launch
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases.by_name import phase_of
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code, _forks
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code
 
 PYTHON = "/usr/bin/python3"
-
-_forks.prepare()
 
 
 def code_digest() -> str:

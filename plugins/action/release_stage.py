@@ -12,9 +12,12 @@ import re
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.action import phase
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _forks
 
 # Bytes. Sending a file by itself takes three commands over SSH; what is smaller than the code of a module is quicker sent with it.
 SMALL = 256 * 1024
+
+_forks.load(*_forks.THEN)
 
 
 def environment_text(variables: t.Mapping[str, t.Any]) -> str:
