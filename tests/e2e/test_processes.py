@@ -60,18 +60,18 @@ def run_from(shop: App, release: str) -> bool:
     return {instance: place for instance, (_pid, place) in processes(shop).items()} == dict.fromkeys(ALL, release)
 
 
-def said(shop: App) -> list[str]:
-    """What processes said of their beginning and their end, in the order of the journal."""
+def said(shop: App, since: float) -> list[str]:
+    """What processes said of their beginning and their end since a moment, in the order of the journal (which outlives the app on its host)."""
     shop.host.run(["journalctl", "--sync"], check=False)
     units = [word for instance in ALL for word in ("--unit", unit(shop, instance))]
-    lines = shop.host.run(["journalctl", "--output=json", "--quiet", "--boot", *units]).stdout.splitlines()
+    lines = shop.host.run(["journalctl", "--output=json", "--quiet", f"--since=@{since:.0f}", *units]).stdout.splitlines()
     texts = [str(json.loads(line)["MESSAGE"]) for line in lines]
     return [text for text in texts if re.fullmatch(r"\S+ \S+ (begins|has ended)", text)]
 
 
 def test_they_are_the_release_s_and_none_begins_before_all_of_before_have_ended(shop: App) -> None:
     """Fails when what runs is not stopped first: a unit that runs already is not started again."""
-    first = shop.live()
+    first, since = shop.live(), float(shop.state()["live"]["since"]) - 1
     assert run_from(shop, first)
     before = processes(shop)
 
@@ -81,7 +81,7 @@ def test_they_are_the_release_s_and_none_begins_before_all_of_before_have_ended(
 
     shop.deploy("1.1.0")
     assert run_from(shop, shop.live()) and shop.live() != first
-    story = said(shop)
+    story = said(shop, since)
     old = [number for number, line in enumerate(story) if "1.0.0" in line]
     new = [number for number, line in enumerate(story) if "1.1.0" in line]
     assert sorted(story[number] for number in old) == sorted(f"{one} 1.0.0 {what}" for one in ALL for what in ("begins", "has ended"))
