@@ -43,6 +43,7 @@ def _role_defaults() -> t.Dict[str, t.Any]:
 
 _forks.load(*_forks.FIRST)
 _role_defaults()
+_declaration.specification()
 
 
 def home_of(found: t.Sequence[str], hosts: t.Sequence[str]) -> str:

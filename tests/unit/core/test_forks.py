@@ -23,12 +23,18 @@ assert not missing, missing
 computed = _code.digest.cache_info().misses
 _code.digest(_code.FOR_HOSTS), _code.digest(*_code.FOR_CONFIGURATION)
 assert _code.digest.cache_info().misses == computed
+{{more}}
+"""
+READ = f"""
+from {PLUGINS}.plugin_utils import _declaration
+assert _declaration.specification.cache_info().misses == 1
+assert {PLUGINS}.action.declaration._role_defaults.cache_info().misses == 1
 """
 
 
-@pytest.mark.parametrize("action, phases", [("declaration", "FIRST"), ("release_stage", "THEN")])
-def test_an_action_that_is_loaded_before_the_fork_brings_along_what_the_next_need(action: str, phases: str) -> None:
-    script = SCRIPT.format(action=action, phases=phases)
+@pytest.mark.parametrize("action, phases, more", [("declaration", "FIRST", READ), ("release_stage", "THEN", "")])
+def test_an_action_that_is_loaded_before_the_fork_brings_along_what_the_next_need(action: str, phases: str, more: str) -> None:
+    script = SCRIPT.format(action=action, phases=phases, more=more)
     done = subprocess.run(
         [sys.executable, "-c", script], env={**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}, capture_output=True, text=True
     )
