@@ -23,13 +23,17 @@ def first_line(text: t.Any) -> str:
     return next((line.strip() for line in str(text).splitlines() if line.strip()), "")
 
 
+def failure(failed: t.Mapping[str, t.Any]) -> str:
+    """What a host remembers of the task that failed, in one line."""
+    return f'"{failed["task"]}": {first_line(failed["why"])}'
+
+
 def left_behind(known: Known, reached: t.Collection[str]) -> t.Dict[str, str]:
     """Host to why, for those that failed or were lost in this run."""
     found = {}
     for host, facts in known.items():
-        left = facts.get("switch_left")
-        if left:
-            found[host] = f'"{left["task"]}": {first_line(left["why"])}'
+        if facts.get("switch_left"):
+            found[host] = failure(facts["switch_left"])
         elif host not in reached:
             found[host] = UNREACHABLE
     return found
@@ -84,17 +88,13 @@ def ended(known: Known, why: t.Mapping[str, str]) -> str:
 
 def failures(known: Known) -> t.Dict[str, str]:
     """Host to what went wrong there, at the end of a run that has gone back."""
-    found = {host: why for host, why in left_behind(known, known).items()}
+    found = left_behind(known, known)
     for host, facts in known.items():
         if host not in found and not _answer(facts):
             found[host] = f"{UNREACHABLE}. {BY_ITSELF}"
     if found:
         return found
-    failed = {host: facts for host, facts in known.items() if facts.get("ansible_failed_result")}
-    return {
-        host: f'"{(facts.get("ansible_failed_task") or {}).get("name") or "a phase"}": {first_line(facts["ansible_failed_result"].get("msg") or "see above")}'
-        for host, facts in failed.items()
-    }
+    return {host: failure(facts["switch_failed"]) for host, facts in known.items() if facts.get("switch_failed")}
 
 
 def drift(status: t.Mapping[str, t.Any], version: str, configuration: str) -> str:

@@ -53,13 +53,13 @@ class Answer:
 class App:
     """One app, declared, on one host or several."""
 
-    def __init__(self, directory: Path, hosts: Sequence[Host], declaration: Mapping[str, object]) -> None:
+    def __init__(self, directory: Path, hosts: Sequence[Host], declaration: Mapping[str, object], balancers: Sequence[Host] = ()) -> None:
         self.name = str(declaration["app_name"])
         self.port = int(str(declaration["app_listen"]))
         self.root = f"/opt/{self.name}"
         self.hosts = list(hosts)
         self.declaration = dict(declaration)
-        self.project = Project(directory, hosts, declaration)
+        self.project = Project(directory, hosts, declaration, balancers)
 
     @property
     def host(self) -> Host:

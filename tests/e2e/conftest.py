@@ -65,9 +65,9 @@ def new_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewApp]:
     """Declare an app on hosts; it is stopped when the module's tests are done."""
     made: list[App] = []
 
-    def new(name: str, hosts: list[Host], **declaration: object) -> App:
+    def new(name: str, hosts: list[Host], balancers: t.Sequence[Host] = (), **declaration: object) -> App:
         given = {"app_name": name, "app_listen": next(PORTS), "app_watch": 2, **declaration}
-        app = App(tmp_path_factory.mktemp(name), hosts, given)
+        app = App(tmp_path_factory.mktemp(name), hosts, given, balancers)
         made.append(app)
         return app
 
@@ -80,13 +80,13 @@ def new_app(tmp_path_factory: pytest.TempPathFactory) -> Iterator[NewApp]:
 def new_shop(new_app: NewApp, repository: Path) -> NewApp:
     """Declare the example shop under a name of its own."""
 
-    def new(name: str, hosts: list[Host], **declaration: object) -> App:
+    def new(name: str, hosts: list[Host], balancers: t.Sequence[Host] = (), **declaration: object) -> App:
         shop = {
             "app_source": str(repository),
             "app_entrypoint": "shop.wsgi:app",
             "app_health_version": {"json": "version"},
             "app_environment": {"DATABASE_URL": f"sqlite:////opt/{name}/shared/shop.db"},
         }
-        return new_app(name, hosts, **{**shop, **declaration})
+        return new_app(name, hosts, balancers, **{**shop, **declaration})
 
     return new

@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import csv
 import json
 import signal
 import time
@@ -16,6 +17,7 @@ from pathlib import Path
 import pytest
 from e2e.apps import App, forget
 from e2e.conftest import WORKER, NewApp
+from e2e.traffic import under_load
 from fault.leases import end_lease, wait_for_modules
 
 from lab import hosts as lab_hosts
@@ -24,6 +26,14 @@ from lab.modules import Module
 
 # A new release wants its database in another directory, which somebody has to make on every host first.
 ELSEWHERE = {"DATABASE_URL": "sqlite:////opt/fleet/shared/elsewhere/shop.db"}
+
+SHOW_STAT = """
+import socket, sys
+haproxy = socket.socket(socket.AF_UNIX)
+haproxy.connect("/run/haproxy/admin.sock")
+haproxy.sendall(b"show stat\\n")
+sys.stdout.write(haproxy.makefile().read())
+"""
 
 
 @pytest.fixture(scope="module")
@@ -34,19 +44,35 @@ def three_hosts(two_hosts: list[Host]) -> list[Host]:
 
 
 @pytest.fixture(scope="module")
-def shop(new_shop: NewApp, three_hosts: list[Host]) -> App:
+def balancer(collection: Path) -> Host:
+    (balancer,) = lab_hosts.up([f"e2e-{WORKER}-lb"])
+    return balancer
+
+
+@pytest.fixture(scope="module")
+def shop(new_shop: NewApp, three_hosts: list[Host], balancer: Host) -> App:
     app = new_shop(
         "fleet",
         three_hosts,
+        [balancer],
+        load_balancer_kind="haproxy",
         app_strategy="rolling",
         app_batches=[1, "100%"],
         app_watch=0,
-        app_start_timeout=20,
+        app_start_timeout=60,
         app_stop_timeout=5,
-        app_lease=60,
+        app_lease=120,
     )
+    app.project.must("load_balancer")
     app.deploy("1.0.0")
     return app
+
+
+def in_the_pool(shop: App, balancer: Host) -> dict[str, str]:
+    """What HAProxy makes of each host: UP, DOWN, DRAIN or MAINT."""
+    rows = csv.DictReader(balancer.run(["python3", "-c", SHOW_STAT]).stdout.lstrip("# ").splitlines())
+    names = {host.name for host in shop.hosts}
+    return {row["svname"]: row["status"].split()[0] for row in rows if row["svname"] in names}
 
 
 def audit(shop: App, host: Host) -> list[dict[str, t.Any]]:
@@ -78,9 +104,12 @@ def all_serve(shop: App, served: str) -> None:
         assert shop.only_unit(host)
 
 
-def test_the_canary_moves_first_and_all_commit_together(shop: App) -> None:
+def test_the_canary_moves_first_and_all_commit_together(shop: App, balancer: Host) -> None:
     one, two, _three = shop.hosts
-    shop.deploy("1.1.0", app_batch_watch=2, app_watch=2)
+    with under_load(shop, "rolling, through the load balancer", host=balancer) as traffic:
+        shop.deploy("1.1.0", app_batch_watch=2, app_watch=2)
+    assert traffic.versions() == ["1.0.0", "1.1.0"]
+    assert set(in_the_pool(shop, balancer).values()) == {"UP"}
     all_serve(shop, shop.live(one))
     assert shop.version(one) == "1.1.0"
     assert moment(shop, one, "switch") < moment(shop, two, "switch")
@@ -108,7 +137,7 @@ def test_a_failure_in_the_last_batch_takes_all_back_newest_first(shop: App) -> N
     assert [line["release"] for line in audit(shop, one) if line["phase"] == "revert"] == [served]
 
 
-def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App) -> None:
+def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App, balancer: Host) -> None:
     served = shop.live()
     one, two, three = shop.hosts
     played = shop.broken_deploy("1.0.0", app_environment=ELSEWHERE, app_max_failures=1)
@@ -119,6 +148,7 @@ def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App)
     assert '"Switch to the release"' in ended[three.name][2]
     assert "but not to all hosts" in played.output
     assert [shop.version(host) for host in shop.hosts] == ["1.0.0", "1.0.0", "1.1.0"]
+    assert in_the_pool(shop, balancer) == {one.name: "UP", two.name: "UP", three.name: "MAINT"}
     status = shop.project.play("status")
     assert not status.ok, "hosts that disagree are no success"
     assert status.ended()[three.name][0] == served
@@ -127,6 +157,7 @@ def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App)
     shop.deploy("1.0.0", app_environment=ELSEWHERE)
     all_serve(shop, shop.live(one))
     assert shop.project.must("status").ended()[three.name][0] == shop.live(one)
+    assert in_the_pool(shop, balancer)[three.name] == "UP"
 
 
 def wait(what: t.Callable[[], bool], timeout: float = 30) -> None:

@@ -64,19 +64,21 @@ class Played:
 class Project:
     """A user's project directory: ansible.cfg, inventory, declaration; and the playbooks of the installed collection."""
 
-    def __init__(self, directory: Path, hosts: Sequence[Host], declaration: Mapping[str, object]) -> None:
+    def __init__(self, directory: Path, hosts: Sequence[Host], declaration: Mapping[str, object], balancers: Sequence[Host] = ()) -> None:
         self.directory = directory
         self.hosts = list(hosts)
+        self.balancers = list(balancers)
         directory.mkdir(parents=True, exist_ok=True)
         (directory / "ansible.cfg").write_text(
             f"[defaults]\ncollections_path = {COLLECTIONS}\ncallback_result_format = yaml\nforks = 20\n[ssh_connection]\npipelining = true\n"
         )
-        inventory(hosts, directory / "hosts.yml")
+        inventory([*hosts, *balancers], directory / "hosts.yml")
         self.declare(declaration)
 
     def declare(self, declaration: Mapping[str, object]) -> None:
         """Write the declaration (JSON is YAML)."""
-        tree = {"app": {"hosts": {host.name: {} for host in self.hosts}, "vars": dict(declaration)}}
+        groups = {"app": self.hosts, "load_balancer": self.balancers}
+        tree = {name: {"hosts": {host.name: {} for host in hosts}, "vars": dict(declaration)} for name, hosts in groups.items()}
         (self.directory / "app.yml").write_text(json.dumps(tree, indent=2))
 
     def command(self, playbook: str, *arguments: str, **extra: object) -> list[str]:

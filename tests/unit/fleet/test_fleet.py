@@ -64,9 +64,12 @@ def test_the_way_back_that_was_not_reached_is_unknown():
 
 
 def test_an_old_release_that_does_not_answer_is_told():
-    ill = {"app_revert": {"serves": "1-a", "problem": "1 of 2 checks passed."}, "ansible_failed_result": {"msg": "Full.\nMore."}}
+    ill = {
+        "app_revert": {"serves": "1-a", "problem": "1 of 2 checks passed."},
+        "switch_failed": {"task": "Stage the release", "why": "Full.\nMore."},
+    }
     told = _fleet.ended({"web1": ill}, _fleet.failures({"web1": ill}))
-    assert "Full." in told and "Look at it: 1 of 2 checks passed." in told
+    assert '"Stage the release": Full.' in told and "Look at it: 1 of 2 checks passed." in told
 
 
 def test_the_end_of_a_run_that_left_some_behind():
