@@ -151,7 +151,7 @@ def resident_mb(pid: int) -> float:
 
 def whole(all_took: Sequence[Took]) -> str:
     """Seconds of whole processes, one row for each kind of deploy."""
-    kinds: dict[tuple[t.Any, ...], list[Took]] = {}
+    kinds: dict[tuple[int, int, float, bool], list[Took]] = {}
     for one in all_took:
         kinds.setdefault((one.hosts, one.forks, one.host_seconds, one.noop), []).append(one)
 

@@ -57,7 +57,14 @@ class CallbackModule(CallbackBase):
     def v2_runner_on_unreachable(self, result):
         self._ended("unreachable", result)
 
+    # A deploy that is ended before its end has told of what came before.
+    def v2_playbook_on_task_start(self, task, is_conditional):
+        self._write()
+
     def v2_playbook_on_stats(self, stats):
+        self._write()
+
+    def _write(self):
         with open(os.environ["TASK_SPANS"], "w", encoding="utf-8") as stream:
             for one in self.tasks.values():
                 print(json.dumps({name: value for name, value in one.items() if name != "starts"}), file=stream)
