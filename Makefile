@@ -9,7 +9,7 @@ SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e fault fault-sample fault-matrix proofs integration integration-matrix test demo bench clean
+.PHONY: help env collection lint sanity unit molecule e2e fault fault-sample fault-matrix proofs integration integration-matrix test demo bench bench-rolling bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -86,6 +86,12 @@ demo: collection ## deploy a small application, update it, break it, roll it bac
 
 bench: collection ## compare with a shell script, pyinfra and Capistrano
 	.venv/bin/python benchmarks/bench.py $(OPTIONS)
+
+bench-rolling: collection ## deploys to fleets of 1, 2, 4 and 8 lab hosts
+	.venv/bin/python benchmarks/rolling.py $(OPTIONS)
+
+bench-scale: collection ## where Ansible becomes the limit: deploys to 1 to 100 hosts that are not there
+	.venv/bin/python benchmarks/scale.py $(OPTIONS)
 
 clean: ## remove lab hosts, build results and caches; .venv stays
 	-PYTHONPATH=tests .venv/bin/python -m lab down --all
