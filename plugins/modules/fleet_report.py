@@ -15,7 +15,7 @@ author:
   - The bulletproof.deploy authors (@bulletproof-deploy)
 description:
   - Reads what the phases of a run have returned on each host, under the names that the playbooks register it by (C(preflight_answer), C(switch_done),
-    C(switch_left), C(switch_failed), C(app_revert), C(app_status)).
+    C(switch_left), C(switch_failed), C(switch_alone), C(switch_revert), C(app_status)).
   - Runs on the controller, once, and touches no host.
 options:
   of:

@@ -38,7 +38,6 @@ PLAYBOOK_VARIABLES = frozenset(
         "app_declaration",
         "app_artefact",
         "app_status",
-        "app_revert",
     }
 )
 

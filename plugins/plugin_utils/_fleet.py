@@ -67,20 +67,21 @@ def table(rows: t.Sequence[t.Sequence[str]]) -> str:
     return "\n".join("  ".join(str(cell).ljust(width) for cell, width in zip(row, widths)).rstrip() for row in rows)
 
 
-def _answer(facts: t.Mapping[str, t.Any]) -> t.Mapping[str, t.Any]:
-    """What the way back has told; empty when it was not asked for, or the host did not answer."""
-    reverted = facts.get("app_revert") or {}
-    return {} if reverted.get("unreachable") else reverted
+def _answers(facts: t.Mapping[str, t.Any]) -> t.List[t.Mapping[str, t.Any]]:
+    """What a host's ways back have told, the last one first: that of the whole run, and the one that it went alone before."""
+    every = [facts.get(name) or {} for name in ("switch_revert", "switch_alone")]
+    return [one for one in every if "serves" in one]
 
 
 def ended(known: Known, why: t.Mapping[str, str]) -> str:
     """How a run ended on each host: host, before, now, why."""
     rows = [("host", "before", "now", "why")]
     for host, facts in known.items():
-        answer, done = _answer(facts), facts.get("switch_done") or {}
-        now = str(answer.get("serves") or "nothing") if answer else "unknown" if host in why else str(done.get("release") or "nothing")
-        before = (facts.get("preflight_answer") or {}).get("live") or done.get("before") or answer.get("serves") or "nothing"
-        problem = first_line(answer.get("problem") or "")
+        answers, done = _answers(facts), facts.get("switch_done") or {}
+        serves = answers[0]["serves"] if answers else ""
+        now = str(serves or "nothing") if answers else "unknown" if host in why else str(done.get("release") or "nothing")
+        before = (facts.get("preflight_answer") or {}).get("live") or done.get("before") or serves or "nothing"
+        problem = next((first_line(one["problem"]) for one in (facts.get("switch_revert") or {}, *answers) if one.get("problem")), "")
         told = [why.get(host, ""), f"Look at it: {problem}" if problem else ""]
         rows.append((host, str(before), now, " ".join(one for one in told if one)))
     return table(rows)
@@ -90,7 +91,7 @@ def failures(known: Known) -> t.Dict[str, str]:
     """Host to what went wrong there, at the end of a run that has gone back."""
     found = left_behind(known, known)
     for host, facts in known.items():
-        if host not in found and not _answer(facts):
+        if host not in found and not _answers(facts):
             found[host] = f"{UNREACHABLE}. {BY_ITSELF}"
     if found:
         return found

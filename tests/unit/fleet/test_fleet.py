@@ -11,7 +11,7 @@ from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _fleet
 
 LEFT = {"switch_left": {"task": "Switch to the release", "why": "Release 2-b is not healthy.\nMore."}}
 MOVED = {"switch_done": {"release": "2-b", "before": "1-a"}, "preflight_answer": {"live": "1-a"}}
-WENT_BACK = {"app_revert": {"serves": "1-a", "problem": ""}, "preflight_answer": {"live": "1-a"}}
+WENT_BACK = {"switch_revert": {"serves": "1-a", "problem": ""}, "preflight_answer": {"live": "1-a"}}
 
 
 def rows(text):
@@ -58,14 +58,26 @@ def test_the_end_of_a_run_that_went_back():
     assert [cell.strip() for cell in web3[:3]] == ["web3", "1-a", "unknown"] and "goes back by itself" in web3[3]
 
 
+def test_a_host_that_went_back_alone():
+    known = {"web1": {**LEFT, "switch_alone": {"serves": "1-a", "problem": "it is slow"}, "preflight_answer": {"live": "1-a"}}}
+    _head, web1 = rows(_fleet.ended(known, _fleet.left_behind(known, ["web1"])))
+    assert [cell.strip() for cell in web1[:3]] == ["web1", "1-a", "1-a"] and web1[3].endswith("Look at it: it is slow")
+
+
+def test_a_host_that_could_not_go_back():
+    known = {"web1": {"switch_revert": {"failed": True, "problem": "The disk is full."}, "preflight_answer": {"live": "1-a"}}}
+    told = _fleet.ended(known, _fleet.failures(known))
+    assert "unknown" in told and "goes back by itself" in told and "The disk is full." in told
+
+
 def test_the_way_back_that_was_not_reached_is_unknown():
-    known = {"web1": {"app_revert": {"unreachable": True, "msg": "no route"}, "preflight_answer": {"live": "1-a"}}}
+    known = {"web1": {"switch_revert": {"unreachable": True, "msg": "no route"}, "preflight_answer": {"live": "1-a"}}}
     assert "unknown" in _fleet.ended(known, _fleet.failures(known))
 
 
 def test_an_old_release_that_does_not_answer_is_told():
     ill = {
-        "app_revert": {"serves": "1-a", "problem": "1 of 2 checks passed."},
+        "switch_revert": {"serves": "1-a", "problem": "1 of 2 checks passed."},
         "switch_failed": {"task": "Stage the release", "why": "Full.\nMore."},
     }
     told = _fleet.ended({"web1": ill}, _fleet.failures({"web1": ill}))

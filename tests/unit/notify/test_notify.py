@@ -39,7 +39,7 @@ PLAY = """
           when: not ansible_check_mode
       rescue:
         - ansible.builtin.set_fact:
-            app_revert: "{{ {'serves': '1.4.1-ba9876543210', 'seconds': 0.04} if inventory_hostname == 'web1' else {'serves': '', 'seconds': 0} }}"
+            switch_revert: "{{ {'serves': '1.4.1-ba9876543210', 'seconds': 0.04} if inventory_hostname == 'web1' else {'serves': '', 'seconds': 0} }}"
         - ansible.builtin.import_role: {name: bulletproof.deploy.notify, tasks_from: failed}
           vars: {notify_timeout: 2.5}
 """
