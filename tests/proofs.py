@@ -379,6 +379,41 @@ PROOFS = (
         "    if here and False:\n",
         "unit/core/test_processes.py::test_two_homes_are_refused_before_anything_is_touched",
     ),
+    Proof(
+        "drain-lease",
+        "_balancers/pool.py",
+        "            _systemd.start([timer(pool.app)], timeout=SYSTEMCTL)\n",
+        "            pass\n",
+        "integration/load_balancer/test_load_balancer.py::test_the_lease_of_a_dead_controller_also_over_a_restart[haproxy]",
+    ),
+    Proof(
+        "drain-leaves-the-last",
+        "_balancers/pool.py",
+        "        if leave_last and member.name not in out and not others_well(pool, out, member):\n",
+        "        if False:\n",
+        "unit/balancers/test_absences.py::test_of_two_at_once_one_stays",
+    ),
+    Proof(
+        "drain-done-again",
+        "_balancers/leases.py",
+        " and held.complete else wanted",
+        " else wanted",
+        "unit/balancers/test_absences.py::test_what_an_absence_becomes",
+    ),
+    Proof(
+        "balancer-asks-to-close",
+        "_balancers/nginx.py",
+        "        if (-e {CLOSING}) {{",
+        "        if (-e {CLOSING}-none) {{",
+        "integration/load_balancer/test_load_balancer.py::test_nobody_is_cut_off_in_an_idle_connection[nginx]",
+    ),
+    Proof(
+        "balancer-unreachable",
+        "../../roles/load_balancer/tasks/member.yml",
+        "  ignore_unreachable: true\n",
+        "",
+        "integration/load_balancer/test_load_balancer.py::test_a_load_balancer_that_is_gone_is_its_own_fault[haproxy]",
+    ),
 )
 
 

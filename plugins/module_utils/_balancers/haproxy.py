@@ -150,7 +150,7 @@ class HAProxy(Balancer):
             if path and text is not None:
                 with open(os.path.join(scratch, os.path.basename(path)), "w", encoding="utf-8") as stream:
                     stream.write(text)
-            done = run([EXECUTABLE, "-c", "-q", "-f", MAIN, "-f", scratch])
+            done = run([EXECUTABLE, "-c", "-f", MAIN, "-f", scratch])
         return "" if done.ok else done.last_words().replace(scratch, DIRECTORY) or f"exit status {done.rc}"
 
     def running(self) -> bool:
