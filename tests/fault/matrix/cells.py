@@ -26,7 +26,7 @@ MOMENT = 0.5
 # What a release does from here on was not there when it was verified.
 WATCH = re.compile(r"[Ww]atch")
 # Of the cells, those that really wait for the lease.
-WAITS = {("SIGKILL", "Watch it"), ("pause", "Switch to the release"), ("ssh", "Commit")}
+WAITS = {("SIGKILL", "Watch it"), ("pause", "Switch to the release (2)"), ("ssh", "Call it good")}
 
 
 @dataclass(frozen=True)
@@ -169,6 +169,7 @@ def _next_deploy(shop: FleetShop, before: t.Sequence[Seen]) -> t.List[str]:
     shop.wait_until_one_slot_runs()
     after = shop.look()
     wrong = judge.breaches(after, {one.release: version for one in after})
+    wrong += [f"P2 the balancer says that {said}" for said in shop.out_of_balancer()]
     return [f"after the next deploy: {one}" for one in wrong]
 
 

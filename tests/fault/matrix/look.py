@@ -30,10 +30,18 @@ def link(path):
 def directory_of(pid):
     """From where a process runs; root without the right to trace others has to ask as its owner."""
     try:
-        owner = os.stat(f"/proc/{pid}").st_uid
+        process = os.stat(f"/proc/{pid}")
     except OSError:
         return None
-    asked = subprocess.run(["readlink", f"/proc/{pid}/cwd"], stdout=subprocess.PIPE, text=True, user=owner, check=False)
+    asked = subprocess.run(
+        ["readlink", f"/proc/{pid}/cwd"],
+        stdout=subprocess.PIPE,
+        text=True,
+        user=process.st_uid,
+        group=process.st_gid,
+        extra_groups=[],
+        check=False,
+    )
     return asked.stdout.strip() or None
 
 

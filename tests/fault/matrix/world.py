@@ -7,6 +7,7 @@
 from __future__ import annotations
 
 import contextlib
+import csv
 import http.client
 import json
 import os
@@ -34,6 +35,16 @@ VERSIONS = ("3.0.0", "3.1.0")
 WATCH = 2
 # A timer looks every 5 s, and a busy machine starts a process late.
 SLACK = 30.0
+
+
+# HAProxy's own word for each of its servers.
+STATISTICS = """
+import socket
+with socket.socket(socket.AF_UNIX) as connection:
+    connection.connect("/run/haproxy/admin.sock")
+    connection.sendall(b"show stat\\n")
+    print(b"".join(iter(lambda: connection.recv(65536), b"")).decode().lstrip("# "))
+"""
 
 
 @dataclass(frozen=True)
@@ -150,14 +161,14 @@ class FleetShop:
 
         :returns: Whether there was something to do.
         """
+        if self.fleet.balancer:
+            self.project.must("load_balancer")
         if self.well():
             return False
         url = self.fleet.new_database(NAME).replace("postgresql://", "postgresql+psycopg2://")
         (self.directory / "database").write_text(url)
         self.declaration["app_environment"] = {"DATABASE_URL": url}
         self.project.declare(self.declaration)
-        if self.fleet.balancer:
-            self.project.must("load_balancer")
         self.deploy(VERSIONS[0], f"{time.time_ns()}")
         return True
 
@@ -245,6 +256,15 @@ class FleetShop:
         while not what():
             assert time.monotonic() < deadline, f"Not within {timeout:g} s: {said}."
             time.sleep(0.2)
+
+    def out_of_balancer(self) -> t.List[str]:
+        """What the balancer does not send requests to, in its own words; of no balancer, nothing."""
+        if self.fleet.balancer is None:
+            return []
+        rows = list(csv.DictReader(self.fleet.balancer.run(["python3", "-c", STATISTICS]).stdout.splitlines()))
+        listed = {row["svname"]: row["status"] for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
+        out = [f"{name} is {status}" for name, status in listed.items() if not status.startswith("UP")]
+        return out + [f"{host.name} is not listed" for host in self.apps if host.name not in listed]
 
     def audit(self, host: Host) -> str:
         return host.run(["tail", "-n", "40", f"/var/log/{NAME}/deployment.log"], check=False).stdout
