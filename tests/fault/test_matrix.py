@@ -7,12 +7,13 @@
 from __future__ import annotations
 
 import copy
+import json
 import os
 import random
 
 import pytest
-from fault.matrix import cells, judge
-from fault.matrix.points import points
+from fault.matrix import cells, judge, table
+from fault.matrix.points import Point, points
 from fault.matrix.traffic import Window
 from fault.matrix.world import Answer, FleetShop, Seen
 
@@ -117,6 +118,41 @@ def test_points_are_the_tasks_that_went_to_a_host():
     ]
 
 
+def test_cells_are_the_same_for_a_seed_and_cover_every_fault_at_every_point():
+    there = [
+        Point(name, 1, "", seconds, out)
+        for name, seconds, out in (("Build", 1, False), ("Stage", 2, True), ("Watch it", 0.2, True), ("Commit", 0.2, True))
+    ]
+    found = cells.cells(there, ["SIGKILL", "power", "crash-loop"], 3, 7)
+    assert found == cells.cells(there, ["SIGKILL", "power", "crash-loop"], 3, 7)
+    assert {(one.point, one.fault, bool(one.delay)) for one in found} == {
+        ("Stage", "SIGKILL", False),
+        ("Stage", "SIGKILL", True),
+        ("Stage", "power", False),
+        ("Stage", "power", True),
+        ("Stage", "crash-loop", False),
+        ("Watch it", "SIGKILL", False),
+        ("Watch it", "power", False),
+        ("Watch it", "crash-loop", False),
+        ("Commit", "SIGKILL", False),
+        ("Commit", "power", False),
+    }
+    assert {one.host for one in found if one.fault == "SIGKILL"} == {0}
+    assert {one.host for one in found if one.fault != "SIGKILL"} <= {1, 2, 3}
+
+
+def test_the_table_tells_what_did_not_hold():
+    results = [
+        cells.Result(cells.Cell("Commit", "SIGKILL"), "here", held=True),
+        cells.Result(cells.Cell("Commit", "power", 1), "here", why=["P1 gone"]),
+    ]
+    told = table.markdown([json.loads(one.line()) for one in results])
+    assert "| SIGKILL | 1 |" in told
+    assert "| power | **0 of 1** |" in told
+    assert "1 of 2 cells held" in told
+    assert "here|Commit|begin|power|1: P1 gone" in told
+
+
 def test_a_fault_excuses_what_it_cut_off_and_nothing_else():
     window = Window(10.0, 20.0, "one")
     assert window.excuses("one", 9.0, 11.0)
@@ -138,7 +174,7 @@ def shop(tmp_path_factory, request):
 
 
 def test_a_cell(shop, request):
-    """One of the steady ones; all of them, and all others, are `make fault`. Fails without the safety net's timer."""
+    """One of the steady ones; all of them, and all others, are `make fault`. In the watch, fails without the safety net's timer."""
     choose = random.Random(request.config.option.fault_seed)
     there = [point.name for point in cells.undisturbed(shop) if point.goes_out]
     steady = [cells.Cell(point, fault) for fault, point in STEADY if point in there]
