@@ -9,6 +9,7 @@ from __future__ import annotations
 import json
 import random
 import re
+import signal
 import time
 import typing as t
 from dataclasses import asdict, dataclass, field
@@ -17,8 +18,9 @@ from fault.matrix import judge
 from fault.matrix.faults import FAULTS, Scene
 from fault.matrix.points import Point, wait_for
 from fault.matrix.traffic import Users
-from fault.matrix.world import VERSIONS, FleetShop, Seen
+from fault.matrix.world import VERSIONS, FleetShop, Seen, signal_all
 
+from lab.deployment import Running
 from lab.shell import LabError
 
 # A task that takes longer than this is met in its midst, too.
@@ -53,7 +55,10 @@ class Cell:
 
 @dataclass
 class Result:
-    """What came of a cell."""
+    """What came of a cell.
+
+    :param met: What the run was at when the fault came.
+    """
 
     cell: Cell
     setting: str
@@ -62,6 +67,7 @@ class Result:
     notes: t.List[str] = field(default_factory=list)
     lost: t.Dict[str, int] = field(default_factory=dict)
     excused: t.Dict[str, int] = field(default_factory=dict)
+    met: str = ""
     ended: str = ""
     seconds: float = 0.0
 
@@ -127,20 +133,16 @@ def _run(shop: FleetShop, cell: Cell, result: Result) -> None:
     version = other(before)
     host = shop.apps[max(cell.host, 1) - 1]
     with Users(shop.fronts, f"order-{nonce}") as users:
-        running = shop.start(version, nonce)
-        reached = wait_for(shop.project.points, cell.point, lambda: running.process.poll() is not None, 120)
-        if not reached:
-            running.wait(120)
-        assert reached, f"the run did not come to this point: {_failure(running.output())}"
-        time.sleep(cell.delay)
-        scene = Scene(shop, running, host, nonce, cell.waits)
-        result.notes = scene.notes
+        scene = Scene(shop, shop.start(version, nonce), host, nonce, cell.waits)
+        running, result.notes = scene.running, scene.notes
         try:
-            FAULTS[cell.fault].happen(scene)
+            _break(scene, cell, result)
+        except BaseException:
+            # Whoever ends the matrix, or a fault that cannot be, must not leave a controller that goes on.
+            signal_all(running.process.pid, signal.SIGKILL)
+            raise
         finally:
-            scene.wait_for_run()
-        result.ended = str(running.process.returncode)
-        (shop.directory / "faulted.log").write_text(running.output())
+            (shop.directory / "faulted.log").write_text(running.output())
         shop.settle()
         shop.wait_until_one_slot_runs()
         after = shop.look()
@@ -156,6 +158,25 @@ def _run(shop: FleetShop, cell: Cell, result: Result) -> None:
     if result.lost:
         result.why.append(f"P2 lost {sum(result.lost.values())} of {users.sent} requests: {' / '.join(samples)}")
     result.why += _orders(shop, users)
+
+
+def _break(scene: Scene, cell: Cell, result: Result) -> None:
+    """Come to the point, break what is to be broken, and wait for the run's end."""
+    running = scene.running
+    reached = wait_for(scene.shop.project.points, cell.point, lambda: running.process.poll() is not None, 120)
+    assert reached, f"the run did not come to this point: {_failure(running.output())}"
+    result.met = _wait_into(scene.shop, running, cell)
+    FAULTS[cell.fault].happen(scene)
+    scene.wait_for_run()
+    result.ended = str(running.process.returncode)
+
+
+def _wait_into(shop: FleetShop, running: Running, cell: Cell) -> str:
+    """Wait for the moment, but not beyond the point: it may be quicker than in the undisturbed run."""
+    deadline = time.monotonic() + cell.delay
+    while time.monotonic() < deadline and running.process.poll() is None and shop.points()[-1].name == cell.point:
+        time.sleep(0.005)
+    return "the end" if running.process.poll() is not None else shop.points()[-1].name
 
 
 def _next_deploy(shop: FleetShop, before: t.Sequence[Seen]) -> t.List[str]:
