@@ -139,7 +139,7 @@ def _run(shop: FleetShop, cell: Cell, result: Result) -> None:
             _break(scene, cell, result)
         except BaseException:
             # Whoever ends the matrix, or a fault that cannot be, must not leave a controller that goes on.
-            signal_all(running.process.pid, signal.SIGKILL)
+            signal_all(running, signal.SIGKILL)
             raise
         finally:
             (shop.directory / "faulted.log").write_text(running.output())

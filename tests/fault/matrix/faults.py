@@ -60,7 +60,7 @@ class Scene:
         while self.running.process.poll() is None:
             if time.monotonic() > deadline:
                 self.notes.append(f"the controller had not ended {timeout:g} s after the fault, and was killed")
-                signal_all(self.running.process.pid, signal.SIGKILL)
+                signal_all(self.running, signal.SIGKILL)
                 self.running.process.wait()
             time.sleep(0.05)
 
@@ -81,7 +81,7 @@ class Scene:
 
 def _signal(number: signal.Signals) -> t.Callable[[Scene], None]:
     def happen(scene: Scene) -> None:
-        signal_all(scene.running.process.pid, number)
+        signal_all(scene.running, number)
         scene.wait_for_run(60)
 
     return happen

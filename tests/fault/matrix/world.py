@@ -308,14 +308,12 @@ def controller(pid: int) -> t.List[int]:
     return found
 
 
-def signal_all(pid: int, number: signal.Signals) -> None:
+def signal_all(running: Running, number: signal.Signals) -> None:
     """All of a controller. One that is to be killed is stopped first, so that nothing of it is born or says goodbye meanwhile."""
-    if number == signal.SIGKILL:
-        _send(pid, signal.SIGSTOP)
-    _send(pid, number)
-
-
-def _send(pid: int, number: signal.Signals) -> None:
-    for one in controller(pid):
-        with contextlib.suppress(ProcessLookupError):
-            os.kill(one, number)
+    for one in (signal.SIGSTOP, number) if number == signal.SIGKILL else (number,):
+        # The number of a process that has ended may be somebody else's by now.
+        if running.process.poll() is not None:
+            return
+        for pid in controller(running.process.pid):
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(pid, one)
