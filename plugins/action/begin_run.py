@@ -15,6 +15,11 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible.utils.vars import load_extra_vars
 
+ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {
+    "hosts": {"type": "list", "elements": "str", "required": True},
+    "pattern": {"type": "str", "default": "app"},
+}
+
 
 class ActionModule(ActionBase):
     """See the documentation of the module of the same name."""
@@ -24,9 +29,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
-        _ignored, options = self.validate_argument_spec(
-            argument_spec={"hosts": {"type": "list", "elements": "str", "required": True}, "pattern": {"type": "str", "default": "app"}}
-        )
+        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
         if not options["hosts"]:
             return {
                 **result,

@@ -16,6 +16,8 @@ from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _code, _declaration, _forks
 
+ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {"optional": {"type": "list", "elements": "str", "default": []}}
+
 # What roles configure, beside the app's own variables: a change in one of these, or in the collection itself, configures the hosts again.
 ROLES = ("permissions", "proxy", "systemd_gunicorn", "tools")
 CONFIGURED = (
@@ -59,11 +61,11 @@ class ActionModule(ActionBase):
     """See the documentation of the module of the same name."""
 
     TRANSFERS_FILES = False
-    _VALID_ARGS = frozenset({"optional"})
     _supports_check_mode = True
 
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
+        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
         variables = task_vars or {}
         templar = self._templar
         mistakes: t.List[str] = []
@@ -78,7 +80,7 @@ class ActionModule(ActionBase):
         mine = [name for name in variables if name.startswith("app_") and name not in _declaration.PLAYBOOK_VARIABLES]
         missing = [name for name in ("app_name",) if name not in variables]
         declared, wrong = _declaration.check(
-            {name: template(name) for name in mine if not (missing and name == "app_root")}, self._task.args.get("optional") or ()
+            {name: template(name) for name in mine if not (missing and name == "app_root")}, options["optional"]
         )
         hosts = [str(host) for host in variables.get("ansible_play_hosts_all") or [variables["inventory_hostname"]]]
         # All that there are, also where --limit leaves some out.

@@ -11,6 +11,13 @@ import typing as t
 from ansible.plugins.action import ActionBase
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _report
 
+ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {
+    "app": {"type": "str", "required": True},
+    "hosts": {"type": "list", "elements": "str", "required": True},
+    "findings": {"type": "list", "elements": "dict", "default": []},
+    "register": {"type": "str", "default": "preflight_answer"},
+}
+
 
 class ActionModule(ActionBase):
     """See the documentation of the module of the same name."""
@@ -21,14 +28,7 @@ class ActionModule(ActionBase):
 
     def run(self, tmp: t.Optional[str] = None, task_vars: t.Optional[t.Dict[str, t.Any]] = None) -> t.Dict[str, t.Any]:
         result: t.Dict[str, t.Any] = super().run(tmp, task_vars)
-        _validation, options = self.validate_argument_spec(
-            {
-                "app": {"type": "str", "required": True},
-                "hosts": {"type": "list", "elements": "str", "required": True},
-                "findings": {"type": "list", "elements": "dict", "default": []},
-                "register": {"type": "str", "default": "preflight_answer"},
-            }
-        )
+        _validation, options = self.validate_argument_spec(ARGUMENT_SPEC)
         known = (task_vars or {})["hostvars"]
         answers = {host: known[host].get(options["register"]) for host in options["hosts"]}
         findings = _report.findings_of(answers, options["findings"])

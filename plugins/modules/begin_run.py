@@ -54,17 +54,3 @@ who:
   type: str
   sample: ada@laptop
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={"hosts": {"type": "list", "elements": "str", "required": True}, "pattern": {"type": "str", "default": "app"}},
-        supports_check_mode=True,
-    )
-    module.fail_json(msg="This runs on the controller, as an action plugin. Call it by its full name, bulletproof.deploy.begin_run.")
-
-
-if __name__ == "__main__":
-    main()

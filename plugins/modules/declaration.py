@@ -67,14 +67,3 @@ mistakes:
   type: list
   elements: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-
-def main() -> None:
-    module = AnsibleModule(argument_spec={"optional": {"type": "list", "elements": "str", "default": []}}, supports_check_mode=True)
-    module.fail_json(msg="This runs on the controller, as an action plugin. Call it by its full name, bulletproof.deploy.declaration.")
-
-
-if __name__ == "__main__":
-    main()

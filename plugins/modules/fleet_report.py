@@ -94,25 +94,3 @@ msg:
   returned: unless O(of=batch)
   type: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "of": {"type": "str", "required": True, "choices": ["batch", "failure", "partial", "status"]},
-            "hosts": {"type": "list", "elements": "str", "required": True},
-            "reached": {"type": "list", "elements": "str", "default": []},
-            "allow": {"type": "int", "default": 0},
-            "title": {"type": "str", "default": ""},
-            "version": {"type": "str", "default": ""},
-            "configuration": {"type": "str", "default": ""},
-        },
-        supports_check_mode=True,
-    )
-    module.fail_json(msg="This runs on the controller, as an action plugin. Call it by its full name, bulletproof.deploy.fleet_report.")
-
-
-if __name__ == "__main__":
-    main()

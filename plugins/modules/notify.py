@@ -91,26 +91,3 @@ msg:
   returned: in check mode
   type: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-EVENTS = ["start", "success", "failure", "revert"]
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "urls": {"type": "list", "elements": "raw", "required": True, "no_log": True},
-            "event": {"type": "str", "required": True, "choices": EVENTS},
-            "events": {"type": "list", "elements": "str", "choices": EVENTS, "default": EVENTS},
-            "title": {"type": "str"},
-            "body": {"type": "str"},
-            "timeout": {"type": "float", "default": 10},
-        },
-        supports_check_mode=True,
-    )
-    module.fail_json(msg="This runs on the controller, as an action plugin. Call it by its full name, bulletproof.deploy.notify.")
-
-
-if __name__ == "__main__":
-    main()

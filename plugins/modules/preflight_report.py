@@ -53,22 +53,3 @@ msg:
   returned: always
   type: str
 """
-
-from ansible.module_utils.basic import AnsibleModule
-
-
-def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            "app": {"type": "str", "required": True},
-            "hosts": {"type": "list", "elements": "str", "required": True},
-            "findings": {"type": "list", "elements": "dict", "default": []},
-            "register": {"type": "str", "default": "preflight_answer"},
-        },
-        supports_check_mode=True,
-    )
-    module.fail_json(msg="This runs on the controller, as an action plugin. Call it by its full name, bulletproof.deploy.preflight_report.")
-
-
-if __name__ == "__main__":
-    main()
