@@ -15,7 +15,6 @@ from pathlib import Path
 from urllib.parse import quote
 
 import yaml
-from ansible_collections.bulletproof.deploy.plugins.action.artefact import ARGUMENT_SPEC
 from ansible_collections.bulletproof.deploy.plugins.modules import artefact as documented
 from unit.artefact.sources import GitServer, commit_all, git
 
@@ -84,11 +83,3 @@ def test_failures_are_for_a_person(tmp_path: Path, app: Path) -> None:
     assert "could not be read from 127.0.0.1" in literal["msg"]
     assert "c4nary" not in json.dumps(literal)
     assert "Traceback" not in printed
-
-
-def test_documentation_says_what_the_plugin_takes() -> None:
-    told = {
-        name: {key: option[key] for key in ("type", "required", "elements", "default") if key in option}
-        for name, option in yaml.safe_load(documented.DOCUMENTATION)["options"].items()
-    }
-    assert told == ARGUMENT_SPEC
