@@ -47,6 +47,7 @@ class Took:
     host_seconds: float
     strategy: str
     noop: bool
+    batches: list[int | str]
     seconds: float
     cpu: float
     resident_mb: float
@@ -55,6 +56,11 @@ class Took:
     """How much less memory the machine had at the worst moment than before: all processes together."""
     ended: bool
     tasks: list[Mapping[str, t.Any]] = field(default_factory=list)
+
+    @property
+    def kind(self) -> str:
+        change = f"code change, in batches of {json.dumps(self.batches)}" if self.batches else "code change"
+        return "what is live already" if self.noop else change
 
 
 class Scale:
@@ -65,7 +71,16 @@ class Scale:
         self.tree = place / "tree"
         versions.make_tree(self.tree, "flask", "1.0.0")
 
-    def deploy(self, hosts: int, forks: int, host_seconds: float = 0, *, strategy: str = "linear", noop: bool = False) -> Took:
+    def deploy(
+        self,
+        hosts: int,
+        forks: int,
+        host_seconds: float = 0,
+        *,
+        strategy: str = "linear",
+        noop: bool = False,
+        batches: Sequence[int | str] = (),
+    ) -> Took:
         """Deploy once, in a process of its own."""
         spans = self.place / "spans.jsonl"
         spans.unlink(missing_ok=True)
@@ -74,6 +89,7 @@ class Scale:
             "app_source": {"directory": str(self.tree)},
             "app_version": "1.0.0",
             "app_watch": 1,
+            **({"app_strategy": "rolling", "app_batches": list(batches)} if batches else {}),
             "ansible_connection": "stub",
             "ansible_pipelining": True,
             "ansible_python_interpreter": "/usr/bin/python3",
@@ -122,11 +138,10 @@ class Scale:
             raise SystemExit(f"A deploy on {hosts} hosts ended with status {status}:\n{log.read_text()[-4000:]}")
         tasks = [json.loads(line) for line in spans.read_text().splitlines()] if spans.exists() else []
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        took = Took(hosts, forks, host_seconds, strategy, noop, seconds, cpu, resident, free - least, status == 0, tasks)
-        what = "nothing to do" if noop else "deploy"
+        took = Took(hosts, forks, host_seconds, strategy, noop, list(batches), seconds, cpu, resident, free - least, status == 0, tasks)
         end = "" if took.ended else "  (did not end)"
         print(
-            f"  {hosts:5} hosts  {forks:4} forks  {host_seconds:4.1f} s a phase  {what:14}{seconds:8.2f} s  {cpu:8.2f} s CPU  "
+            f"  {hosts:5} hosts  {forks:4} forks  {host_seconds:4.1f} s a phase  {took.kind:22}{seconds:8.2f} s  {cpu:8.2f} s CPU  "
             f"{resident:6.0f} MB  {took.memory_mb:6.0f} MB{end}",
             file=sys.stderr,
             flush=True,
@@ -151,12 +166,11 @@ def resident_mb(pid: int) -> float:
 
 def whole(all_took: Sequence[Took]) -> str:
     """Seconds of whole processes, one row for each kind of deploy."""
-    kinds: dict[tuple[int, int, float, bool], list[Took]] = {}
+    kinds: dict[tuple[int, int, float, str], list[Took]] = {}
     for one in all_took:
-        kinds.setdefault((one.hosts, one.forks, one.host_seconds, one.noop), []).append(one)
+        kinds.setdefault((one.hosts, one.forks, one.host_seconds, one.kind), []).append(one)
 
-    def row(hosts: int, forks: int, host_seconds: float, noop: bool, some: Sequence[Took]) -> Sequence[str]:
-        said = "what is live already" if noop else "code change"
+    def row(hosts: int, forks: int, host_seconds: float, said: str, some: Sequence[Took]) -> Sequence[str]:
         late = "" if all(one.ended for one in some) else " (did not end)"
         seconds = spread([one.seconds for one in some], "{:.1f}") + late
         cpu, resident, memory = ([getattr(one, name) for one in some] for name in ("cpu", "resident_mb", "memory_mb"))
@@ -165,7 +179,7 @@ def whole(all_took: Sequence[Took]) -> str:
         return (said, str(hosts), str(forks), f"{host_seconds:g}", *figures)
 
     head = ("", "hosts", "forks", "s a phase on the host", "s", "CPU s", "CPU ms a host", "main process, MB", "all processes, MB")
-    return table(head, (row(*kind, some) for kind, some in kinds.items()))
+    return table(head, (row(*key, some) for key, some in kinds.items()))
 
 
 def by_task(took: Took) -> str:
@@ -194,6 +208,9 @@ def main() -> int:
     parser.add_argument("--forks", type=numbers, default=[20], metavar="N,N", help="how many forks (default: 20)")
     parser.add_argument("--seconds", type=float, default=0, help="how long each phase takes on the host (default: %(default)s)")
     parser.add_argument("--strategy", default="linear", help="Ansible's strategy (default: %(default)s, which deploy.yml needs)")
+    parser.add_argument(
+        "--batches", type=json.loads, default=[], metavar="JSON", help="deploy in such batches, for instance '[1, \"100%%\"]'"
+    )
     parser.add_argument("--noop", action="store_true", help="deploy what is live already")
     parser.add_argument("--rounds", type=int, default=1, metavar="N", help="rounds of each (default: %(default)s)")
     parser.add_argument(
@@ -205,7 +222,7 @@ def main() -> int:
     with tempfile.TemporaryDirectory(prefix="bench-scale-") as place:
         scale = Scale(Path(place), options.at_most)
         took = [
-            scale.deploy(hosts, forks, options.seconds, strategy=options.strategy, noop=options.noop)
+            scale.deploy(hosts, forks, options.seconds, strategy=options.strategy, noop=options.noop, batches=options.batches)
             for _round in range(options.rounds)
             for hosts in options.hosts
             for forks in options.forks
