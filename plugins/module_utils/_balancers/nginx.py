@@ -38,9 +38,10 @@ UNDER_WAY = frozenset({ESTABLISHED, "02"})
 
 
 class Connection(t.NamedTuple):
-    """A line of /proc/net/tcp: the ports of both ends, and the other end's address."""
+    """A line of /proc/net/tcp: whose it is, the ports of both ends, and the other end's address."""
 
     inode: str
+    uid: str
     state: str
     local_port: int
     address: str
@@ -54,29 +55,31 @@ def parse_connections(text: str, family: int) -> t.List[Connection]:
         part = line.split()
         raw, port = part[2].split(":")
         words = b"".join(bytes.fromhex(raw[start : start + 8])[::-1] for start in range(0, len(raw), 8))
-        found.append(
-            Connection(
-                part[9], part[3], int(part[1].split(":")[1], 16), socket.inet_ntop(family, words).replace("::ffff:", ""), int(port, 16)
-            )
-        )
+        address = socket.inet_ntop(family, words).replace("::ffff:", "")
+        found.append(Connection(part[9], part[7], part[3], int(part[1].split(":")[1], 16), address, int(port, 16)))
     return found
 
 
-def connections(pids: t.Iterable[str]) -> t.List[Connection]:
-    """Those that these processes have."""
-    inodes: t.Set[str] = set()
-    for pid in pids:
-        try:
-            links = [os.readlink(os.path.join(f"/proc/{pid}/fd", one)) for one in os.listdir(f"/proc/{pid}/fd")]
-        except OSError:
-            # It ended, or one of its files was closed, while this looked: the next look sees the rest.
-            continue
-        inodes.update(link[len("socket:[") : -1] for link in links if link.startswith("socket:["))
+def connections() -> t.List[Connection]:
+    """Those of the host. Whose they are is told by the user: which process has one is not everywhere for root to see (CAP_SYS_PTRACE)."""
     found = []
     for path, family in (("/proc/net/tcp", socket.AF_INET), ("/proc/net/tcp6", socket.AF_INET6)):
         if os.path.exists(path):
             with open(path, encoding="ascii") as stream:
-                found += [one for one in parse_connections(stream.read(), family) if one.inode in inodes]
+                found += parse_connections(stream.read(), family)
+    return found
+
+
+def users(pids: t.Iterable[str]) -> t.Set[str]:
+    """The users that these processes run as."""
+    found: t.Set[str] = set()
+    for pid in pids:
+        try:
+            with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as stream:
+                found.update(line.split()[2] for line in stream if line.startswith("Uid:"))
+        except OSError:
+            # It ended while this looked.
+            continue
     return found
 
 
@@ -207,22 +210,23 @@ server {{
         except OSError:
             return ""
 
-    def clients(self, workers: t.Iterable[str]) -> t.Set[str]:
+    def clients(self, owners: t.Container[str]) -> t.Set[str]:
         """The connections that clients have."""
-        found = connections(workers)
+        found = connections()
         ports = {one.local_port for one in found if one.state == LISTENS}
-        return {one.inode for one in found if one.state == ESTABLISHED and one.local_port in ports}
+        return {one.inode for one in found if one.state == ESTABLISHED and one.local_port in ports and one.uid in owners}
 
     def take_over(self) -> None:
         """Ask the clients to close their connections, then reload."""
         before, _ending = self.workers()
-        open_now = self.clients(before)
+        owners = users(before)
         os.makedirs(os.path.dirname(CLOSING), mode=0o755, exist_ok=True)
         try:
             with open(CLOSING, "w", encoding="ascii"):
                 pass
+            open_now = self.clients(owners)
             # One that has said nothing for this long is being closed anyway; one with a long request is no idle one.
-            contract.until(lambda: "open" if open_now & self.clients(before) else "", contract.KEEP_ALIVE + 1)
+            contract.until(lambda: "open" if open_now & self.clients(owners) else "", contract.KEEP_ALIVE + 1)
             self.reload(before)
         finally:
             os.unlink(CLOSING)
@@ -244,8 +248,10 @@ server {{
     def unfinished(self, pool: Pool, member: Member) -> t.Tuple[int, bool]:
         """An old process may be reading a request that it will send to the member: as long as there is one, there may be more to come."""
         active, ending = self.workers()
-        there = addresses(member)
-        requests = sum(one.state in UNDER_WAY and one.port == member.port and one.address in there for one in connections(active | ending))
+        there, owners = addresses(member), users(active | ending)
+        requests = sum(
+            one.state in UNDER_WAY and one.uid in owners and one.port == member.port and one.address in there for one in connections()
+        )
         return requests, bool(ending)
 
     def doubt(self, pool: Pool, member: Member) -> str:

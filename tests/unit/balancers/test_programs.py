@@ -24,7 +24,7 @@ other,web1,0,7,7,MAINT,,,
 # 192.0.2.11:80 and [2001:db8::1]:80, from this host's port 8001; a listening socket on 8001.
 TCP = """  sl  local_address rem_address   st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 0100007F:1F41 0B0200C0:0050 01 00000000:00000000 00:00000000 00000000    33        0 4711 1 0000000000000000 20 4 30 10 -1
-   1: 00000000:1F41 00000000:0000 0A 00000000:00000000 00:00000000 00000000    33        0 4712 1 0000000000000000 20 4 30 10 -1
+   1: 00000000:1F41 00000000:0000 0A 00000000:00000000 00:00000000 00000000     0        0 4712 1 0000000000000000 20 4 30 10 -1
 """
 TCP6 = """  sl  local_address                         remote_address                        st tx_queue rx_queue tr tm->when retrnsmt   uid  timeout inode
    0: 00000000000000000000000000000000:1F41 B80D0120000000000000000001000000:0050 06 00000000:00000000 00:00000000 00000000    33        0 4713
@@ -54,12 +54,12 @@ def test_version(said, version):
 
 def test_connections():
     assert nginx.parse_connections(TCP, socket.AF_INET) == [
-        nginx.Connection("4711", "01", 8001, "192.0.2.11", 80),
-        nginx.Connection("4712", "0A", 8001, "0.0.0.0", 0),
+        nginx.Connection("4711", "33", "01", 8001, "192.0.2.11", 80),
+        nginx.Connection("4712", "0", "0A", 8001, "0.0.0.0", 0),
     ]
     assert nginx.parse_connections(TCP6, socket.AF_INET6) == [
-        nginx.Connection("4713", "06", 8001, "2001:db8::1", 80),
-        nginx.Connection("4714", "01", 8001, "192.0.2.11", 80),
+        nginx.Connection("4713", "33", "06", 8001, "2001:db8::1", 80),
+        nginx.Connection("4714", "33", "01", 8001, "192.0.2.11", 80),
     ]
 
 
