@@ -50,6 +50,8 @@ class Took:
     batches: list[int | str]
     seconds: float
     cpu: float
+    main_cpu: float
+    """What of it was the main process's, which forks the others one after the other: no number of cores makes that shorter."""
     resident_mb: float
     """The most that the controller's main process had."""
     memory_mb: float
@@ -123,9 +125,10 @@ class Scale:
                 stderr=subprocess.STDOUT,
                 start_new_session=True,
             )
-            resident, least, status = 0.0, free, None
+            resident, main_cpu, least, status = 0.0, 0.0, free, None
             while (status := process.poll()) is None:
-                resident, least = max(resident, resident_mb(process.pid)), min(least, available_mb())
+                resident, main_cpu = max(resident, resident_mb(process.pid)), max(main_cpu, cpu_of(process.pid))
+                least = min(least, available_mb())
                 if time.monotonic() - began > self.at_most:
                     os.killpg(process.pid, signal.SIGKILL)
                     process.wait()
@@ -138,7 +141,9 @@ class Scale:
             raise SystemExit(f"A deploy on {hosts} hosts ended with status {status}:\n{log.read_text()[-4000:]}")
         tasks = [json.loads(line) for line in spans.read_text().splitlines()] if spans.exists() else []
         cpu = after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime
-        took = Took(hosts, forks, host_seconds, strategy, noop, list(batches), seconds, cpu, resident, free - least, status == 0, tasks)
+        took = Took(
+            hosts, forks, host_seconds, strategy, noop, list(batches), seconds, cpu, main_cpu, resident, free - least, status == 0, tasks
+        )
         end = "" if took.ended else "  (did not end)"
         print(
             f"  {hosts:5} hosts  {forks:4} forks  {host_seconds:4.1f} s a phase  {took.kind:22}{seconds:8.2f} s  {cpu:8.2f} s CPU  "
@@ -164,6 +169,15 @@ def resident_mb(pid: int) -> float:
     return next((int(line.split()[1]) / 1024 for line in lines if line.startswith("VmHWM:")), 0.0)
 
 
+def cpu_of(pid: int) -> float:
+    """CPU seconds of a process itself, without its children."""
+    try:
+        fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    except OSError:
+        return 0.0
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
 def whole(all_took: Sequence[Took]) -> str:
     """Seconds of whole processes, one row for each kind of deploy."""
     kinds: dict[tuple[int, int, float, str], list[Took]] = {}
@@ -175,10 +189,22 @@ def whole(all_took: Sequence[Took]) -> str:
         seconds = spread([one.seconds for one in some], "{:.1f}") + late
         cpu, resident, memory = ([getattr(one, name) for one in some] for name in ("cpu", "resident_mb", "memory_mb"))
         each = spread([one.cpu * 1000 / one.hosts for one in some], "{:.0f}")
-        figures = (seconds, spread(cpu, "{:.1f}"), each, spread(resident, "{:.0f}"), spread(memory, "{:.0f}"))
+        main = spread([one.main_cpu for one in some], "{:.1f}")
+        figures = (seconds, spread(cpu, "{:.1f}"), main, each, spread(resident, "{:.0f}"), spread(memory, "{:.0f}"))
         return (said, str(hosts), str(forks), f"{host_seconds:g}", *figures)
 
-    head = ("", "hosts", "forks", "s a phase on the host", "s", "CPU s", "CPU ms a host", "main process, MB", "all processes, MB")
+    head = (
+        "",
+        "hosts",
+        "forks",
+        "s a phase on the host",
+        "s",
+        "CPU s",
+        "of it the main process",
+        "CPU ms a host",
+        "main process, MB",
+        "all processes, MB",
+    )
     return table(head, (row(*key, some) for key, some in kinds.items()))
 
 
