@@ -35,4 +35,12 @@ class ActionModule(ActionBase):
         text = _report.text(options["app"], len(answers), findings)
         failed = any(one["severity"] == "error" for one in findings)
         # A warning is no failure, and nobody would see it in a task that went well.
-        return {**result, "changed": False, "failed": failed, "msg": text, "_ansible_verbose_always": bool(findings)}
+        up_to_date = not failed and all(answer.get("up_to_date") for answer in answers.values())
+        return {
+            **result,
+            "changed": False,
+            "failed": failed,
+            "msg": text,
+            "up_to_date": up_to_date,
+            "_ansible_verbose_always": bool(findings),
+        }

@@ -48,6 +48,10 @@ EXAMPLES = r"""
 """
 
 RETURN = r"""
+up_to_date:
+  description: Whether there is nothing to do on any host.
+  returned: success
+  type: bool
 msg:
   description: The report.
   returned: always

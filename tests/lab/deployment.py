@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 import json
 import os
@@ -106,6 +107,22 @@ class Project:
         return played
 
 
+def family(pid: int) -> list[int]:
+    """A process and all that come from it. Ansible's workers have sessions, and so process groups, of their own."""
+    children: dict[int, list[int]] = {}
+    for entry in Path("/proc").iterdir():
+        with contextlib.suppress(OSError):
+            if entry.name.isdigit():
+                parent = int((entry / "stat").read_text().rpartition(")")[2].split()[1])
+                children.setdefault(parent, []).append(int(entry.name))
+    found, waiting = [], [pid]
+    while waiting:
+        one = waiting.pop()
+        found.append(one)
+        waiting += children.get(one, [])
+    return found
+
+
 class Running:
     """A playbook under way, in a process group of its own, so that a test can kill the whole controller."""
 
@@ -136,8 +153,15 @@ class Running:
             time.sleep(0.02)
 
     def send(self, number: signal.Signals) -> None:
-        """Send a signal to the controller: all of its processes."""
-        os.killpg(self.process.pid, number)
+        """Send a signal to the controller, as a terminal does. SIGKILL is that of a machine that is gone: it gets all of its processes."""
+        if number != signal.SIGKILL:
+            os.killpg(self.process.pid, number)
+            return
+        # Stopped first, so that nothing is born or says goodbye meanwhile.
+        for one in (signal.SIGSTOP, signal.SIGKILL):
+            for pid in family(self.process.pid):
+                with contextlib.suppress(ProcessLookupError):
+                    os.kill(pid, one)
 
     def wait(self, timeout: float = 600) -> Played:
         try:
