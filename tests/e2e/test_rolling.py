@@ -24,8 +24,11 @@ from lab import hosts as lab_hosts
 from lab.hosts import Host
 from lab.modules import Module
 
-# A new release wants its database in another directory, which somebody has to make on every host first.
-ELSEWHERE = {"DATABASE_URL": "sqlite:////opt/fleet/shared/elsewhere/shop.db"}
+# A new release writes its log into another directory, which somebody has to make on every host first: gunicorn ends at once where it is missing.
+ELSEWHERE = {
+    "DATABASE_URL": "sqlite:////opt/fleet/shared/shop.db",
+    "GUNICORN_CMD_ARGS": "--error-logfile /opt/fleet/shared/elsewhere/error.log",
+}
 
 SHOW_STAT = """
 import socket, sys
@@ -167,21 +170,24 @@ def wait(what: t.Callable[[], bool], timeout: float = 30) -> None:
         time.sleep(0.2)
 
 
+STATE = "/opt/fleet/.deploy/state.json"
+
+
 @pytest.fixture
-def read_only(shop: App) -> Iterator[t.Callable[[Host], None]]:
-    """A host that cannot write down any more what it serves."""
+def nothing_to_write_with(shop: App) -> Iterator[t.Callable[[Host], None]]:
+    """A host that cannot write down any more what it serves, and can do everything else: nothing is renamed over a mount."""
     broken: list[Host] = []
 
     def break_it(host: Host) -> None:
         broken.append(host)
-        host.run(["sh", "-c", "mount --bind /opt/fleet/.deploy /opt/fleet/.deploy && mount -o remount,ro,bind /opt/fleet/.deploy"])
+        host.run(["mount", "--bind", STATE, STATE])
 
     yield break_it
     for host in broken:
-        host.run(["umount", "/opt/fleet/.deploy"], check=False)
+        host.run(["umount", STATE], check=False)
 
 
-def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App, read_only: t.Callable[[Host], None]) -> None:
+def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App, nothing_to_write_with: t.Callable[[Host], None]) -> None:
     """Fails without the first step of the commit."""
     shop.deploy("1.0.0", app_environment=ELSEWHERE)
     served = shop.live()
@@ -189,14 +195,14 @@ def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App
     deploy = shop.project.start("deploy", app_version="1.1.0", app_watch=5, app_batch_watch=0)
     # The last batch has moved by then, and all are watched before they are asked to commit.
     deploy.wait_for("Watch it]")
-    read_only(three)
+    nothing_to_write_with(three)
     played = deploy.wait()
     assert not played.ok, played.output
     assert "Call it good" in played.output
     for host in shop.hosts[:2]:
         assert shop.live(host) == served, played.output
         assert shop.state(host)["way_back"] is None
-    three.run(["umount", "/opt/fleet/.deploy"])
+    three.run(["umount", STATE])
     end_lease(three, shop.root)
     wait(lambda: shop.state(three)["way_back"] is None)
     three.run(["rm", "-f", "/opt/fleet/.deploy/lock.json"])
