@@ -16,7 +16,8 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import _state
 Known = t.Mapping[str, t.Mapping[str, t.Any]]
 
 UNREACHABLE = "it did not answer"
-BY_ITSELF = "It goes back by itself when its lease ends, or with the next run that reaches it."
+NOT_BACK = "it was not told to go back: it did not answer"
+BY_ITSELF = "It does so by itself when its lease ends, or with the next run that reaches it."
 
 
 def first_line(text: t.Any) -> str:
@@ -92,7 +93,8 @@ def failures(known: Known) -> t.Dict[str, str]:
     found = left_behind(known, known)
     for host, facts in known.items():
         if host not in found and not _answers(facts):
-            found[host] = f"{UNREACHABLE}. {BY_ITSELF}"
+            reverted = facts.get("switch_revert") or {}
+            found[host] = f"{'it could not go back' if reverted.get('problem') else NOT_BACK}. {BY_ITSELF}"
     if found:
         return found
     return {host: failure(facts["switch_failed"]) for host, facts in known.items() if facts.get("switch_failed")}

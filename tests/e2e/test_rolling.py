@@ -184,7 +184,7 @@ def nothing_to_write_with(shop: App) -> Iterator[t.Callable[[Host], None]]:
 
     yield break_it
     for host in broken:
-        host.run(["umount", STATE], check=False)
+        host.run(["umount", "--lazy", STATE], check=False)
 
 
 def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App, nothing_to_write_with: t.Callable[[Host], None]) -> None:
@@ -202,7 +202,7 @@ def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App
     for host in shop.hosts[:2]:
         assert shop.live(host) == served, played.output
         assert shop.state(host)["way_back"] is None
-    three.run(["umount", STATE])
+    three.run(["umount", "--lazy", STATE])
     end_lease(three, shop.root)
     wait(lambda: shop.state(three)["way_back"] is None)
     three.run(["rm", "-f", "/opt/fleet/.deploy/lock.json"])

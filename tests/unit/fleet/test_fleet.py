@@ -55,7 +55,7 @@ def test_the_end_of_a_run_that_went_back():
     assert [cell.strip() for cell in head] == ["host", "before", "now", "why"]
     assert [cell.strip() for cell in web1] == ["web1", "1-a", "1-a"]
     assert [cell.strip() for cell in web2[:3]] == ["web2", "1-a", "1-a"] and "not healthy" in web2[3]
-    assert [cell.strip() for cell in web3[:3]] == ["web3", "1-a", "unknown"] and "goes back by itself" in web3[3]
+    assert [cell.strip() for cell in web3[:3]] == ["web3", "1-a", "unknown"] and "does so by itself" in web3[3]
 
 
 def test_a_host_that_went_back_alone():
@@ -67,7 +67,7 @@ def test_a_host_that_went_back_alone():
 def test_a_host_that_could_not_go_back():
     known = {"web1": {"switch_revert": {"failed": True, "problem": "The disk is full."}, "preflight_answer": {"live": "1-a"}}}
     told = _fleet.ended(known, _fleet.failures(known))
-    assert "unknown" in told and "goes back by itself" in told and "The disk is full." in told
+    assert "unknown" in told and "it could not go back. It does so by itself" in told and "The disk is full." in told
 
 
 def test_the_way_back_that_was_not_reached_is_unknown():
