@@ -160,6 +160,9 @@ def test_a_fault_excuses_what_it_cut_off_and_nothing_else():
     assert not window.excuses("one", 8.0, 9.0)
     assert not window.excuses("one", 21.0, 22.0)
     assert Window(10.0, 20.0).excuses("two", 15.0, 16.0)
+    assert window.excuses("one", 25.0, 25.0, "connection closed after 0 bytes of an unfinished part of the answer")
+    assert not window.excuses("one", 25.0, 25.0, "the proxy answered 502")
+    assert not window.excuses("one", 28.0, 28.0, "connection closed after 0 bytes of an unfinished part of the answer")
 
 
 @pytest.fixture(scope="module")
