@@ -84,6 +84,10 @@ why_all:
   description: Why all others do not go on; empty when they may.
   returned: with O(of=batch)
   type: str
+spread:
+  description: Seconds between the first host and the last that sent its users to the new release, by their own clocks.
+  returned: with O(of=batch)
+  type: float
 wrong:
   description: What is wrong with the fleet, a sentence each.
   returned: with O(of=status)

@@ -104,6 +104,10 @@ before:
   returned: success
   type: str
   sample: 1.4.1-ba9876543210
+flipped:
+  description: When new requests moved, in seconds since the epoch, by the host's own clock; 0 when they did not.
+  returned: success
+  type: float
 verdicts:
   description: What was verified, on the slot's socket and through the proxy.
   returned: changed

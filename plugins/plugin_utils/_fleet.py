@@ -53,13 +53,19 @@ def disagreement(known: Known) -> str:
     return f"The hosts would not agree: {told}. Name the version (-e app_version=VERSION)."
 
 
+def spread(known: Known) -> float:
+    """Seconds between the first host and the last that sent its users to the new release, by their own clocks."""
+    moments = [facts["switch_done"]["flipped"] for facts in known.values() if (facts.get("switch_done") or {}).get("flipped")]
+    return round(max(moments) - min(moments), 3) if moments else 0.0
+
+
 def judge(known: Known, reached: t.Collection[str], allow: int) -> t.Dict[str, t.Any]:
     """Whether a run may go on without those that stayed behind; if not, why, for each host."""
     left = left_behind(known, reached)
     apart = disagreement(known)
     go_on = len(left) <= allow and len(left) < len(known) and not apart
     others = apart or f"It goes back with {', '.join(left)}." if left or apart else ""
-    return {"left": list(left), "go_on": go_on, "why": left, "why_all": others}
+    return {"left": list(left), "go_on": go_on, "why": left, "why_all": others, "spread": spread(known)}
 
 
 def table(rows: t.Sequence[t.Sequence[str]]) -> str:
@@ -147,7 +153,7 @@ def status(known: Known, version: str, configuration: str) -> t.Tuple[str, t.Lis
             wrong.append(
                 f"{host} does not serve what it should: its unit does not run from {live['release']}, or the live socket points elsewhere."
             )
-        wrong += [f"{host}: {one}" for one in found.get("problems") or []]
+        wrong += [f"{host}: {one}." for one in found.get("processes") or []]
     if len(serving) > 1:
         told = "; ".join(f"{', '.join(hosts)}: {release}" for release, hosts in serving.items())
         wrong.append(f"The hosts do not agree. {told}. Deploy the version that all are to serve.")

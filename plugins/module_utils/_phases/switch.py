@@ -70,6 +70,7 @@ class Switch:
         self.began = time.time()
         self.logs = _evidence.NOTHING
         self.target: t.Optional[Position] = None
+        self.flipped = 0.0
         self.seconds: t.Dict[str, float] = {}
         self.verdicts: t.List[t.Dict[str, t.Any]] = []
 
@@ -146,6 +147,7 @@ class Switch:
 
     def _flip(self, layout: Layout, target: Position, run: str, manifest: _manifest.Manifest) -> None:
         self._timed("flip", _transition.flip, layout, target)
+        self.flipped = time.time()
         _manifest.mark(layout, target.release, "live", run, "serves, on trial", singletons=manifest.singletons)
 
     def _move(self, layout: Layout, target: Position, observed: Observed, manifest: _manifest.Manifest, again: bool) -> t.List[Change]:
@@ -181,6 +183,7 @@ class Switch:
             "release": self.target.release if self.target else "",
             "slot": self.target.slot if self.target else "",
             "before": before.release if before else "",
+            "flipped": self.flipped,
             "verdicts": self.verdicts,
             "seconds": self.seconds,
         }

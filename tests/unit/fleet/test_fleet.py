@@ -19,7 +19,13 @@ def rows(text):
 
 
 def test_all_are_well():
-    assert _fleet.judge({"web1": MOVED, "web2": {}}, ["web1", "web2"], 0) == {"left": [], "go_on": True, "why": {}, "why_all": ""}
+    assert _fleet.judge({"web1": MOVED, "web2": {}}, ["web1", "web2"], 0) == {
+        "left": [],
+        "go_on": True,
+        "why": {},
+        "why_all": "",
+        "spread": 0.0,
+    }
 
 
 @pytest.mark.parametrize("allow,go_on", [(0, False), (1, True)])
@@ -33,6 +39,12 @@ def test_one_that_failed_stays_behind_or_takes_all_back(allow, go_on):
 def test_one_that_does_not_answer_counts():
     judged = _fleet.judge({"web1": MOVED, "web2": {}}, ["web1"], 0)
     assert (judged["left"], judged["go_on"]) == (["web2"], False)
+
+
+def test_how_far_apart_the_hosts_moved():
+    moved = [{"switch_done": {"release": "2-b", "flipped": moment}} for moment in (1000.25, 1000.0, 0.0, 1000.125)]
+    known = {f"web{number}": facts for number, facts in enumerate(moved)}
+    assert _fleet.judge(known, list(known), 0)["spread"] == 0.25
 
 
 def test_nobody_is_no_fleet():
@@ -111,6 +123,7 @@ def test_a_fleet_that_agrees():
         (status(serving=False), "web2 does not serve what it should"),
         ({"app_status": {"unreachable": True, "msg": "no route to host"}}, "web2 did not answer: no route to host"),
         ({}, "web2 did not answer"),
+        (status(processes=["the process clock-1 does not run"]), "web2: the process clock-1 does not run."),
     ],
 )
 def test_a_fleet_that_does_not(other, said):
