@@ -88,8 +88,8 @@ def expire(app: str) -> t.List[str]:
 def main(arguments: t.Sequence[str]) -> int:
     try:
         for line in expire(arguments[0]):
-            print(line)
+            sys.stdout.write(line + "\n")
     except Failure as failure:
-        print(failure.message(), file=sys.stderr)
+        sys.stderr.write(failure.message() + "\n")
         return 1
     return 0

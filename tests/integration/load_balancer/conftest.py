@@ -90,7 +90,7 @@ class Site:
             self.apps.run(run)
             self.until(lambda: self.apps.run(["curl", "-sf", f"http://127.0.0.1:{PORTS[name]}/"], check=False).returncode == 0)
 
-    def inventory(self, members: t.Iterable[str] = PORTS, balancers: t.Iterable[str] = (), **variables: object) -> None:
+    def inventory(self, members: t.Iterable[str] = tuple(PORTS), balancers: t.Iterable[str] = (), **variables: object) -> None:
         declared = {
             **COMMON,
             "app_name": self.app,

@@ -174,7 +174,7 @@ def test_commit_of_a_first_or_a_direct_deploy_stops_nothing(before):
 def test_what_can_still_be_taken_back_gives_up_nothing():
     """Fails where the first step of a fleet's commit stops the old slot, disarms, or frees the lock."""
     trial = State(live=LIVE).arm("run1", Position("green", "2-b"), 2.0)
-    assert [target for target, *_ in committed(trial, revocable=True)] == ["safety net"]
+    assert [change[0] for change in committed(trial, revocable=True)] == ["safety net"]
     good = trial.call_good()
     assert good.armed_by("run1") and good.committed == LIVE
     assert committed(good, revocable=True) == []
