@@ -93,8 +93,13 @@ def make_elsewhere(host: Host) -> None:
     host.run(["install", "-d", "-o", "www-data", "-g", "www-data", "-m", "0770", "/opt/fleet/shared/elsewhere"])
 
 
-def no_elsewhere(host: Host) -> None:
-    host.run(["rm", "-rf", "/opt/fleet/shared/elsewhere"])
+def only_elsewhere(shop: App, hosts: list[Host]) -> None:
+    """The directory is there on these hosts, and missing on the others."""
+    for host in shop.hosts:
+        if host in hosts:
+            make_elsewhere(host)
+        else:
+            host.run(["rm", "-rf", "/opt/fleet/shared/elsewhere"])
 
 
 def all_serve(shop: App, served: str) -> None:
@@ -127,9 +132,7 @@ def test_a_failure_in_the_last_batch_takes_all_back_newest_first(shop: App) -> N
     """Fails without the judge, and without the way back of those that were well."""
     served = shop.live()
     one, two, three = shop.hosts
-    for host in (one, two):
-        make_elsewhere(host)
-    no_elsewhere(three)
+    only_elsewhere(shop, [one, two])
     played = shop.broken_deploy("1.0.0", app_environment=ELSEWHERE)
     all_serve(shop, served)
     ended = played.ended()
@@ -143,6 +146,7 @@ def test_a_failure_in_the_last_batch_takes_all_back_newest_first(shop: App) -> N
 def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App, balancer: Host) -> None:
     served = shop.live()
     one, two, three = shop.hosts
+    only_elsewhere(shop, [one, two])
     played = shop.broken_deploy("1.0.0", app_environment=ELSEWHERE, app_max_failures=1)
     ended = played.ended()
     assert [ended[host.name][0] for host in shop.hosts] == [served] * 3
@@ -189,6 +193,7 @@ def nothing_to_write_with(shop: App) -> Iterator[t.Callable[[Host], None]]:
 
 def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App, nothing_to_write_with: t.Callable[[Host], None]) -> None:
     """Fails without the first step of the commit."""
+    only_elsewhere(shop, shop.hosts)
     shop.deploy("1.0.0", app_environment=ELSEWHERE)
     served = shop.live()
     three = shop.hosts[2]
@@ -213,6 +218,7 @@ def test_a_run_that_died_between_batches_is_taken_up(shop: App) -> None:
     """SIGKILL. The next run waits for the lease, ends what was begun, and stages nothing again."""
     one = shop.host
     version = "1.1.0" if shop.version() == "1.0.0" else "1.0.0"
+    only_elsewhere(shop, shop.hosts)
     deploy = shop.project.start("deploy", app_version=version, app_batch_watch=20, app_environment=ELSEWHERE)
     deploy.wait_for("Watch it]")
     lock = json.loads(shop.hosts[2].read(f"{shop.root}/.deploy/lock.json"))
@@ -250,9 +256,11 @@ def test_between_the_two_steps_of_a_commit_only_its_run_goes_back(shop: App, tmp
     """A run that falls silent there leaves its hosts with the new release, all of them; one that lives takes it back."""
     host = shop.host
     module = Module(host, tmp_path)
-    good = [release for release, one in shop.manifests(host).items() if one["state"] == "good"]
     first = shop.live(host)
-    second = next(release for release in good if release != first)
+    if all(one["state"] != "good" for release, one in shop.manifests(host).items() if release != first):
+        shop.deploy("1.1.0")
+        first = shop.live(host)
+    second = next(release for release, one in shop.manifests(host).items() if one["state"] == "good" and release != first)
 
     def called_good(run: str, release: str, lease: int) -> dict[str, object]:
         phase = {"app": shop.name, "root": shop.root, "run": run, "lease": lease}
