@@ -75,7 +75,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_p
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, leases, pool
 from ansible_collections.bulletproof.deploy.plugins.module_utils._command import must, run
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._files import write_atomically, write_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text, write_atomically, write_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 UNITS = "/etc/systemd/system"
@@ -118,7 +118,7 @@ class Site:
         out = pool.absences(mine.app)
         text = balancer.render(mine, out)
         self.path = balancer.path(mine.app)
-        self.before = pool.text_of(self.path)
+        self.before = read_text(self.path)
         if text != self.before:
             balancer.judge(mine.app, text)
         return Observed(
@@ -129,7 +129,7 @@ class Site:
             running=balancer.running(),
             agent=_agent_package.installed(pool.AGENT),
             agent_wanted=_agent_package.build(leases.__name__),
-            units={name: pool.text_of(os.path.join(UNITS, name)) for name in leases.UNITS},
+            units={name: read_text(os.path.join(UNITS, name)) for name in leases.UNITS},
             enabled=run(["systemctl", "is-enabled", "--quiet", pool.timer(mine.app)]).ok,
         )
 
@@ -182,9 +182,9 @@ def configure(mine: contract.Pool, running: bool) -> None:
     os.makedirs(os.path.dirname(balancer.path(mine.app)), exist_ok=True)
     with pool.alone():
         out = {name: one for name, one in pool.absences(mine.app).items() if mine.member(name) is not None}
-        before = pool.text_of(balancer.path(mine.app))
+        before = read_text(balancer.path(mine.app))
         pool.write_file(mine, out)
-        if running and pool.text_of(balancer.path(mine.app)) != before:
+        if running and read_text(balancer.path(mine.app)) != before:
             balancer.take_over()
         # Only now: what is written down is what works.
         write_json(pool.pool_file(mine.app), mine.data(), 0o600)

@@ -74,7 +74,7 @@ from functools import partial
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _nginx, _runner
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._files import replace_link, write_atomically
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text, replace_link, write_atomically
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 ERROR_LOG = "/var/log/nginx/error.log"
@@ -103,11 +103,7 @@ class Observed:
 def look(path: str) -> Place:
     if os.path.islink(path):
         return Place(link=os.readlink(path))
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return Place(text=stream.read())
-    except FileNotFoundError:
-        return Place()
+    return Place(text=read_text(path))
 
 
 def put(path: str, place: Place) -> None:

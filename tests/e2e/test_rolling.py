@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import signal
 import time
@@ -20,6 +19,7 @@ from e2e.conftest import WORKER, NewApp
 from e2e.traffic import under_load
 from fault.leases import end_lease, wait_for_modules
 
+from lab import haproxy
 from lab import hosts as lab_hosts
 from lab.hosts import Host
 from lab.modules import Module
@@ -29,14 +29,6 @@ ELSEWHERE = {
     "DATABASE_URL": "sqlite:////opt/fleet/shared/shop.db",
     "GUNICORN_CMD_ARGS": "--error-logfile /opt/fleet/shared/elsewhere/error.log",
 }
-
-SHOW_STAT = """
-import socket, sys
-haproxy = socket.socket(socket.AF_UNIX)
-haproxy.connect("/run/haproxy/admin.sock")
-haproxy.sendall(b"show stat\\n")
-sys.stdout.write(haproxy.makefile().read())
-"""
 
 
 @pytest.fixture(scope="module")
@@ -73,7 +65,7 @@ def shop(new_shop: NewApp, three_hosts: list[Host], balancer: Host) -> App:
 
 def in_the_pool(shop: App, balancer: Host) -> dict[str, str]:
     """What HAProxy makes of each host: UP, DOWN or, held out, DRAIN."""
-    rows = csv.DictReader(balancer.run(["python3", "-c", SHOW_STAT]).stdout.lstrip("# ").splitlines())
+    rows = haproxy.statistics(balancer)
     names = {host.name for host in shop.hosts}
     return {row["svname"]: row["status"].split()[0] for row in rows if row["svname"] in names}
 

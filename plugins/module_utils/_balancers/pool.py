@@ -98,14 +98,6 @@ def write_absences(app: str, out: t.Mapping[str, Absence]) -> None:
     write_json(out_file(app), {name: asdict(value) for name, value in out.items()}, 0o600)
 
 
-def text_of(path: str) -> t.Optional[str]:
-    try:
-        with open(path, encoding="utf-8") as stream:
-            return stream.read()
-    except FileNotFoundError:
-        return None
-
-
 # What a pool is made of, as far as its members and their health go.
 SPEC: t.Mapping[str, t.Mapping[str, t.Any]] = {
     "app": {"type": "str", "required": True},

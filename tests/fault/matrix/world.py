@@ -7,7 +7,6 @@
 from __future__ import annotations
 
 import contextlib
-import csv
 import http.client
 import json
 import os
@@ -24,8 +23,8 @@ from pathlib import Path
 from fault.leases import end_lease, module_at_work, wait_for_modules
 from fault.matrix import points
 
-from lab import Host
-from lab.deployment import REPOSITORY, SHOP, Played, Project, Running
+from lab import Host, haproxy
+from lab.deployment import REPOSITORY, SHOP, Played, Project, Running, family
 from lab.fleet import Fleet
 
 HERE = Path(__file__).resolve().parent
@@ -38,15 +37,6 @@ SLACK = 30.0
 
 
 # HAProxy's own word for each of its servers.
-STATISTICS = """
-import socket
-with socket.socket(socket.AF_UNIX) as connection:
-    connection.connect("/run/haproxy/admin.sock")
-    connection.sendall(b"show stat\\n")
-    print(b"".join(iter(lambda: connection.recv(65536), b"")).decode().lstrip("# "))
-"""
-
-
 @dataclass(frozen=True)
 class Answer:
     """What a user of one host is told: no status when nothing was."""
@@ -99,16 +89,8 @@ class FleetProject(Project):
     """The project of somebody with a fleet: app hosts in one group, the balancer in another; and a run that tells where it is."""
 
     def __init__(self, directory: Path, fleet: Fleet, declaration: t.Mapping[str, object]) -> None:
-        self.fleet = fleet
         self.points = directory / "points.jsonl"
-        super().__init__(directory, [host for host in fleet.hosts if host is not fleet.database], declaration)
-
-    def declare(self, declaration: t.Mapping[str, object]) -> None:
-        tree: t.Dict[str, t.Any] = {"app": {"hosts": {host.name: {} for host in self.fleet.apps}}}
-        if self.fleet.balancer:
-            tree["load_balancer"] = {"hosts": {self.fleet.balancer.name: {}}}
-        tree["all"] = {"vars": dict(declaration)}
-        (self.directory / "app.yml").write_text(json.dumps(tree, indent=2))
+        super().__init__(directory, fleet.apps, declaration, [fleet.balancer] if fleet.balancer else [])
 
     def environment(self) -> t.Dict[str, str]:
         return {**super().environment(), **points.environment(self.points)}
@@ -261,7 +243,7 @@ class FleetShop:
         """What the balancer does not send requests to, in its own words; of no balancer, nothing."""
         if self.fleet.balancer is None:
             return []
-        rows = list(csv.DictReader(self.fleet.balancer.run(["python3", "-c", STATISTICS]).stdout.splitlines()))
+        rows = haproxy.statistics(self.fleet.balancer)
         listed = {row["svname"]: row["status"] for row in rows if row["svname"] not in ("FRONTEND", "BACKEND")}
         out = [f"{name} is {status}" for name, status in listed.items() if not status.startswith("UP")]
         return out + [f"{host.name} is not listed" for host in self.apps if host.name not in listed]
@@ -290,30 +272,12 @@ def cut_off(host: Host) -> bool:
     return "DROP" in host.run(["iptables", "-S", "INPUT"]).stdout
 
 
-def controller(pid: int) -> t.List[int]:
-    """A process and all that come from it, by /proc: Ansible's workers have sessions, and so process groups, of their own."""
-    children: t.Dict[int, t.List[int]] = {}
-    for entry in Path("/proc").iterdir():
-        if entry.name.isdigit():
-            try:
-                status = (entry / "stat").read_text()
-            except OSError:
-                continue
-            children.setdefault(int(status.rpartition(")")[2].split()[1]), []).append(int(entry.name))
-    found, queue = [], [pid]
-    while queue:
-        one = queue.pop()
-        found.append(one)
-        queue += children.get(one, [])
-    return found
-
-
 def signal_all(running: Running, number: signal.Signals) -> None:
     """All of a controller. One that is to be killed is stopped first, so that nothing of it is born or says goodbye meanwhile."""
     for one in (signal.SIGSTOP, number) if number == signal.SIGKILL else (number,):
         # The number of a process that has ended may be somebody else's by now.
         if running.process.poll() is not None:
             return
-        for pid in controller(running.process.pid):
+        for pid in family(running.process.pid):
             with contextlib.suppress(ProcessLookupError):
                 os.kill(pid, one)

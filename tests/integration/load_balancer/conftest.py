@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import csv
 import json
 import os
 import subprocess
@@ -17,7 +16,7 @@ from pathlib import Path
 
 import pytest
 
-from lab import up
+from lab import haproxy, up
 from lab.deployment import BIN
 from lab.hosts import Host
 from lab.inventory import COMMON, connection
@@ -138,9 +137,7 @@ class Site:
 
     def status(self, name: str) -> str:
         """What HAProxy says of a member."""
-        ask = "import socket; s = socket.socket(socket.AF_UNIX); s.connect('/run/haproxy/admin.sock'); s.sendall(b'show stat\\n'); print(s.makefile().read())"
-        said = self.balancer.run(["python3", "-c", ask]).stdout.lstrip("# \n")
-        rows = csv.DictReader(said.splitlines())
+        rows = haproxy.statistics(self.balancer)
         return next(row["status"] for row in rows if row["pxname"] == f"balancer_{self.app}" and row["svname"] == name)
 
     def answering(self, requests: int = 8) -> set[str]:

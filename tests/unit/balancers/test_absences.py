@@ -14,6 +14,7 @@ import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, leases, pool
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.pool import Absence
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text
 from ansible_collections.bulletproof.deploy.plugins.modules import load_balancer_member
 
 NOW = 1000.0
@@ -41,11 +42,11 @@ def test_out_and_back(program, shop, started):
     web1 = shop.members[0]
     assert pool.take_out(shop, web1, Absence("drained", NOW), leave_last=True)
     assert pool.absences("shop") == {"web1": Absence("drained", NOW, True)}
-    assert "web1 192.0.2.11:80 check disabled" in pool.text_of(program.path("shop"))
+    assert "web1 192.0.2.11:80 check disabled" in read_text(program.path("shop"))
     assert started == [("start", "bulletproof-balancer@shop.timer")]
     pool.put_back(shop, web1)
     assert pool.absences("shop") == {}
-    assert "disabled" not in pool.text_of(program.path("shop"))
+    assert "disabled" not in read_text(program.path("shop"))
     assert program.told == [("web1", "out"), ("web1", "in")]
 
 
