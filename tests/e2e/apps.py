@@ -83,8 +83,11 @@ class App:
     def roll_back(self, **extra: object) -> Played:
         return self.project.must("rollback", **extra)
 
-    def status(self) -> str:
-        return self.project.must("status").output
+    def status(self, *, well: bool = True) -> str:
+        """What status tells. It ends with an error when something needs a look, and only then."""
+        played = self.project.play("status")
+        assert played.ok is well, played.output
+        return played.output
 
     def url(self, host: Host | None = None) -> str:
         return f"http://{(host or self.host).address}:{self.port}/"

@@ -102,7 +102,7 @@ def test_one_that_crashes_takes_its_release_back(shop: App) -> None:
 def test_a_process_that_is_missing_is_told_and_brought_back(shop: App) -> None:
     live = newer(shop)
     shop.host.run(["systemctl", "stop", unit(shop, "worker-2")])
-    assert "the process worker-2 does not run" in shop.status()
+    assert "the process worker-2 does not run" in shop.status(well=False)
     shop.deploy("1.1.0")
     assert run_from(shop, live)
 
