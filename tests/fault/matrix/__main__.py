@@ -48,10 +48,26 @@ def parser() -> argparse.ArgumentParser:
     top.add_argument(
         "--output", type=Path, default=CACHE / "results.jsonl", metavar="FILE", help="a line for each cell (default: %(default)s)"
     )
+    top.add_argument(
+        "--share",
+        type=share,
+        default=(1, 1),
+        metavar="K/N",
+        help="the Kth of N shares of the cells, on a fleet of its own: N of these run side by side",
+    )
     top.add_argument("--resume", action="store_true", help="go on: take the fleet as it is, and leave out what the output has")
     top.add_argument("--list", action="store_true", help="only say which cells there are")
+    top.add_argument("--table", action="store_true", help="only print the table of what the output has")
     top.add_argument("--keep", action="store_true", help="leave the fleet up")
     return top
+
+
+def share(text: str) -> tuple[int, int]:
+    """``2/3`` as two numbers."""
+    found = re.fullmatch(r"([1-9])/([1-9])", text)
+    if found is None or int(found[1]) > int(found[2]):
+        raise argparse.ArgumentTypeError(f"{text} is no share: write 1/2 and 2/2, for instance.")
+    return int(found[1]), int(found[2])
 
 
 def main(arguments: Sequence[str] | None = None) -> int:
@@ -59,6 +75,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     options = parser().parse_args(arguments)
     # What is broken is mended by whoever broke it, also when the matrix is ended.
     signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))
+    if options.table:
+        print(table.markdown(table.read(options.output)))
+        return 0
     balanced = not options.no_balancer
     faults = [name for name in options.faults.split(",") if name] or [name for name in FAULTS if balanced or name != "balancer"]
     unknown = [name for name in faults if name not in FAULTS]
@@ -69,9 +88,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     seed = random.randrange(10000) if options.seed is None else options.seed
     setting = f"{options.strategy}, {options.hosts} hosts{', balancer' if balanced else ''}"
     say(f"{setting}; --seed {seed}")
-    fleet = up_fleet(options.hosts, balancer=balanced, fresh=not options.resume)
+    prefix = "fleet" if options.share == (1, 1) else f"fleet{options.share[0]}"
+    fleet = up_fleet(options.hosts, balancer=balanced, prefix=prefix, fresh=not options.resume)
     try:
-        shop = FleetShop(CACHE / "project", fleet, options.strategy, options.start_timeout)
+        shop = FleetShop(CACHE / prefix, fleet, options.strategy, options.start_timeout)
         points = cells.undisturbed(shop)
         for point in points:
             say(f"{'point' if point.goes_out else '     '} {point.seconds:6.2f} s  {point.name}")
@@ -85,7 +105,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         played(shop, left, setting, options.output)
     finally:
         if not options.keep:
-            down_fleet()
+            down_fleet(prefix)
     keys = {cells.key(cell, setting) for cell in chosen}
     results = [one for one in table.read(options.output) if one["key"] in keys]
     print(table.markdown(results))
@@ -99,7 +119,8 @@ def choose(points: Sequence[Point], faults: Sequence[str], options: argparse.Nam
     if options.limit is not None:
         random.Random(seed).shuffle(found)
         found = found[: options.limit]
-    return found
+    number, shares = options.share
+    return found[number - 1 :: shares]
 
 
 def played(shop: FleetShop, left: Sequence[cells.Cell], setting: str, output: Path) -> None:
