@@ -9,7 +9,7 @@ SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks
 MOLECULE := $(wildcard molecule/*/molecule.yml)
 
 .DEFAULT_GOAL := help
-.PHONY: help env collection lint sanity unit molecule e2e fault fault-sample fault-matrix proofs integration integration-matrix test demo bench bench-rolling bench-scale clean
+.PHONY: help env collection lint sanity unit molecule e2e e2e-matrix fault fault-sample fault-matrix proofs integration integration-matrix test demo bench bench-rolling bench-scale clean
 
 help: ## list the targets
 	@sed -n 's/^\([a-z0-9-]*\):.*## \(.*\)/\1\t\2/p' Makefile | expand -t 14
@@ -58,13 +58,16 @@ else
 endif
 
 e2e: collection ## whole deployments on lab hosts, under load and with faults
-	pytest tests/e2e -n 2 --dist loadfile
+	pytest tests/e2e -n 2 --dist loadfile --durations 15
+
+e2e-matrix: collection ## the same, all cases: more Debian releases
+	pytest tests/e2e -n 2 --dist loadfile --matrix
 
 fault: collection ## break each thing at each task of a rolling deploy of a fleet, and report a table
 	PYTHONPATH=tests .venv/bin/python -m fault.matrix $(OPTIONS)
 
 fault-sample: collection ## deployments in which one thing is broken: a sample of the cases
-	pytest tests/fault -n 2 --dist loadfile
+	pytest tests/fault -n 2 --dist loadfile --durations 15
 
 fault-matrix: collection ## the same, all cases
 	pytest tests/fault -n 2 --dist loadfile --matrix
@@ -73,7 +76,7 @@ proofs: env ## take each protection out, and see its test fail
 	.venv/bin/python tests/proofs.py $(OPTIONS)
 
 integration: collection ## modules on lab hosts, with real SQLite, PostgreSQL, S3, systemd and logs: a sample of the cases
-	pytest tests/integration -n 2 --dist loadfile
+	pytest tests/integration -n 2 --dist loadfile --durations 15
 
 integration-matrix: collection ## the same, all cases
 	pytest tests/integration -n 2 --dist loadfile --matrix

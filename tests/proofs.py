@@ -140,7 +140,7 @@ PROOFS = (
     ),
     Proof(
         "fleet-commit",
-        "../../roles/switch/tasks/commit.yml",
+        "../../roles/switch/tasks/commit_together.yml",
         "    revocable: true\n",
         "",
         "e2e/test_rolling.py::test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back",
@@ -154,10 +154,17 @@ PROOFS = (
     ),
     Proof(
         "fleet-renewal",
-        "../../roles/switch/tasks/batch.yml",
-        "    - switch_batches | length > 1\n",
-        "    - false\n",
+        "../plugin_utils/_batches.py",
+        "if waiting and not check:",
+        "if False:",
         "e2e/test_rolling.py::test_a_run_that_died_between_batches_is_taken_up",
+    ),
+    Proof(
+        "fleet-locks-of-a-rollback",
+        "../../roles/switch/tasks/renew.yml",
+        "{{ switch_back and inventory_hostname not in __switch_step.moved }}",
+        "{{ false }}",
+        "e2e/test_rolling.py::test_they_roll_back_in_batches",
     ),
     Proof(
         "one-migrator-sqlite",

@@ -17,6 +17,13 @@ description:
   - Every phase of a run renews its lease on the host. A host that waits while others are worked on is told by this that the run lives, so that it does
     not go back.
   - Fails when the lease has ended, or the lock belongs to somebody else. The host has gone back then, or is about to.
+options:
+  begin:
+    description:
+      - The run has done nothing on this host yet, so there is nothing that the host could have taken back. It takes the lock where that is free.
+      - A deploy has the lock of all its hosts before the first one moves; a rollback comes to a host that waits with this.
+    type: bool
+    default: false
 extends_documentation_fragment:
   - bulletproof.deploy.app
   - bulletproof.deploy.app.run

@@ -271,3 +271,15 @@ def test_between_the_two_steps_of_a_commit_only_its_run_goes_back(shop: App, tmp
     assert shop.manifests(host)[second]["previous"] == first
     assert audit(shop, host)[-1]["phase"] == "commit"
     assert audit(shop, host)[-1]["who"] == "the safety net"
+
+
+def test_they_roll_back_in_batches(shop: App, balancer: Host) -> None:
+    """Fails when a rollback does not take the locks of the hosts that wait: it has not been there before."""
+    if shop.version() != "1.1.0":
+        shop.deploy("1.1.0")
+    with under_load(shop, "rolling back, through the load balancer", host=balancer) as traffic:
+        shop.roll_back()
+    assert traffic.versions() == ["1.1.0", "1.0.0"]
+    assert set(in_the_pool(shop, balancer).values()) == {"UP"}
+    all_serve(shop, shop.live())
+    assert shop.version() == "1.0.0"

@@ -14,12 +14,14 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 if t.TYPE_CHECKING:
     from ansible.module_utils.basic import AnsibleModule
 
-SPEC: t.Dict[str, t.Any] = {**_phase.RUN}
+SPEC: t.Dict[str, t.Any] = {**_phase.RUN, "begin": {"type": "bool", "default": False}}
 
 
 def renew(options: _runner.Options) -> t.Dict[str, t.Any]:
     layout = _phase.layout_of(options)
-    if not _lock.renew(layout, options["run"], options["lease"]):
+    if options["begin"]:
+        _lock.hold(layout, options["run"], options["who"], options["reason"], options["lease"], options["lock_wait"])
+    elif not _lock.renew(layout, options["run"], options["lease"]):
         raise Failure(
             f"The lease of run {options['run']} has ended on this host, or its lock was taken away: what the run did here was taken back.",
             fix=f"Read {layout.audit_log}, then deploy again. If the run was slow for a good reason, raise app_lease ({options['lease']} s).",

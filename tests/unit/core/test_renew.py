@@ -12,8 +12,9 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import renew
 
 
-def options(layout):
-    return {"app": layout.app, "root": layout.root, "run": "run1", "who": "ann", "reason": "deploy", "lease": 60, "lock_wait": 0}
+def options(layout, **more):
+    every = {"app": layout.app, "root": layout.root, "run": "run1", "who": "ann", "reason": "deploy", "lease": 60, "lock_wait": 0}
+    return {**every, "begin": False, **more}
 
 
 def test_the_lease_begins_anew(layout):
@@ -30,3 +31,15 @@ def test_what_is_over_or_another_s_is_a_failure(layout, run, lease):
     with pytest.raises(Failure, match="The lease of run run1 has ended on this host, or its lock was taken away"):
         renew.renew(options(layout))
     assert _lock.load(layout) == before
+
+
+def test_a_run_that_has_done_nothing_yet_takes_the_lock(layout):
+    assert renew.renew(options(layout, begin=True)) == {"lease": 60}
+    assert _lock.load(layout).run == "run1"
+
+
+def test_it_does_not_take_another_s_lock(layout):
+    _lock.hold(layout, "run2", "ben", "deploy", 60)
+    with pytest.raises(Failure, match="is being deployed by ben"):
+        renew.renew(options(layout, begin=True))
+    assert _lock.load(layout).run == "run2"

@@ -2,11 +2,13 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Hosts in batches, as a table."""
+"""Hosts in batches, and the plan by which they move, as tables."""
 
 from __future__ import annotations
 
 import pytest
+from ansible.errors import AnsibleFilterError
+from ansible_collections.bulletproof.deploy.plugins.filter.switch_steps import FilterModule
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _declaration
 
 EIGHT = [f"web{number}" for number in range(1, 9)]
@@ -69,3 +71,47 @@ def test_what_is_right_for_so_many_hosts(variables, hosts):
 
 def test_batches_of_another_strategy_are_not_looked_at():
     assert list(_declaration.fleet_mistakes(declared(app_strategy="blue_green", app_batches=[9]), 2)) == []
+
+
+WAY = {"watch": 5.0, "batch_watch": 2.0, "balanced": False, "beside": True, "check": False}
+
+
+def plan(batches, **way):
+    """Each step in a line: what is done, by whom where it is not for all."""
+    steps = _batches.steps(batches, **{**WAY, **way})
+    return [" ".join([one["do"], *one.get("hosts", []), *([f"{one['window']:g} s"] if "window" in one else [])]) for one in steps]
+
+
+@pytest.mark.parametrize(
+    "batches,way,expected",
+    [
+        ([["a"]], {}, ["move", "watch 5 s", "commit"]),
+        ([["a"]], {"watch": 0.0}, ["move", "commit"]),
+        ([["a"]], {"balanced": True, "watch": 0.0}, ["move_balanced", "commit"]),
+        ([["a"]], {"check": True, "balanced": True}, ["move"]),
+        (
+            [["a", "b"]],
+            {},
+            ["warm_up a b", "judge", "move a b", "judge", "watch a b 5 s", "judge", "commit_together a b"],
+        ),
+        ([["a", "b"]], {"beside": False, "watch": 0.0}, ["move a b", "judge", "commit_together a b"]),
+        (
+            [["a"], ["b", "c"]],
+            {},
+            [
+                *("renew b c", "judge", "move a", "judge", "watch a 2 s", "judge"),
+                *("renew a", "warm_up b c", "judge", "move b c", "judge", "watch a b c 5 s", "judge"),
+                "commit_together a b c",
+            ],
+        ),
+        ([["a"], ["b"]], {"check": True, "balanced": True}, ["move a", "judge", "move b", "judge"]),
+    ],
+)
+def test_the_plan(batches, way, expected):
+    assert plan(batches, **way) == expected
+
+
+@pytest.mark.parametrize("batches,way", [("web1", {}), (["web1"], {}), ([["web1"]], {"watch": "long"})])
+def test_what_is_no_plan(batches, way):
+    with pytest.raises(AnsibleFilterError, match="switch_steps: found"):
+        FilterModule().filters()["switch_steps"](batches, **way)
