@@ -163,7 +163,7 @@ def _run(shop: FleetShop, cell: Cell, result: Result) -> None:
 def _break(scene: Scene, cell: Cell, result: Result) -> None:
     """Come to the point, break what is to be broken, and wait for the run's end."""
     running = scene.running
-    reached = wait_for(scene.shop.project.points, cell.point, lambda: running.process.poll() is not None, 120)
+    reached = wait_for(scene.shop.project.points, cell.point, lambda: running.process.poll() is not None, 300)
     assert reached, f"the run did not come to this point: {_failure(running.output())}"
     result.met = _wait_into(scene.shop, running, cell)
     FAULTS[cell.fault].happen(scene)
