@@ -171,7 +171,8 @@ def shop(tmp_path_factory, request):
     prefix = f"fault-{os.environ.get('PYTEST_XDIST_WORKER', 'one')}-fleet"
     reuse = request.config.option.reuse_hosts
     fleet = up_fleet(2, balancer=False, prefix=prefix, fresh=not reuse)
-    yield FleetShop(tmp_path_factory.mktemp("fleet"), fleet, start_timeout=request.config.option.start_timeout)
+    # Two hosts start at once, beside another test's. What breaks here has nothing to do with how long a start may take.
+    yield FleetShop(tmp_path_factory.mktemp("fleet"), fleet, start_timeout=2 * request.config.option.start_timeout)
     if not reuse:
         down_fleet(prefix)
 
