@@ -136,6 +136,18 @@ class App:
         assert len(pairs) == len(units), shown
         return {unit: int(pid) for pid, unit in pairs if pid != "0"}
 
+    def process_unit(self, instance: str) -> str:
+        """The unit of an instance of what is declared under app_processes."""
+        return f"{self.name}-process@{instance}.service"
+
+    def told_by_processes(self, since: float, *instances: str, host: Host | None = None) -> list[str]:
+        """What processes said of their beginning and their end since a moment, in the order of the journal (which outlives the app on its host)."""
+        on = host or self.host
+        on.run(["journalctl", "--sync"], check=False)
+        units = [f"--unit={self.process_unit(instance)}" for instance in instances]
+        lines = on.run(["journalctl", "--output=cat", "--quiet", f"--since=@{since:.0f}", *units]).stdout.splitlines()
+        return [line for line in lines if re.fullmatch(r"\S+ \S+ (begins|has ended)", line)]
+
     def only_unit(self, host: Host | None = None, timeout: float = 45) -> str:
         """The unit that runs, once the one before has finished its requests."""
         deadline = time.monotonic() + timeout

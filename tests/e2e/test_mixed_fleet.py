@@ -18,7 +18,6 @@ from lab.hosts import Host
 
 RELEASES = {"bullseye": "3.9", "bookworm": "3.11", "trixie": "3.13"}
 CLOCK = {"clock": {"command": "python -m shop.clock", "singleton": True}}
-UNIT = "mixed-process@clock-1.service"
 
 
 @pytest.fixture(scope="module")
@@ -39,16 +38,9 @@ def ticking(shop: App) -> list[str]:
     """The hosts on which the clock runs."""
 
     def runs(host: Host) -> bool:
-        return host.run(["systemctl", "is-active", "--quiet", UNIT], check=False).returncode == 0
+        return host.run(["systemctl", "is-active", "--quiet", shop.process_unit("clock-1")], check=False).returncode == 0
 
     return [host.name for host in shop.hosts if runs(host)]
-
-
-def begun(shop: App, host: Host, since: float) -> list[str]:
-    """What the clock said of its beginning and its end on a host since a moment."""
-    host.run(["journalctl", "--sync"], check=False)
-    lines = host.run(["journalctl", "--output=cat", "--quiet", f"--since=@{since:.0f}", f"--unit={UNIT}"]).stdout.splitlines()
-    return [line for line in lines if line.endswith((" begins", " has ended"))]
 
 
 def serve(shop: App, version: str) -> None:
@@ -60,8 +52,8 @@ def test_each_host_has_an_environment_of_its_own_python(shop: App) -> None:
     serve(shop, "1.0.0")
     for host, python in zip(shop.hosts, RELEASES.values()):
         pid = host.run(["systemctl", "show", "--value", "--property=MainPID", shop.only_unit(host)]).stdout.strip()
-        maps = host.run(["cat", f"/proc/{pid}/cmdline"]).stdout.split("\0")
-        told = host.run([maps[0], "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
+        command = host.run(["cat", f"/proc/{pid}/cmdline"]).stdout.split("\0")
+        told = host.run([command[0], "-c", "import sys; print('%d.%d' % sys.version_info[:2])"]).stdout.strip()
         assert told == python, host
 
 
@@ -72,7 +64,7 @@ def test_they_move_and_go_back_together(shop: App) -> None:
         shop.deploy("1.1.0")
     serve(shop, "1.1.0")
     assert ticking(shop) == [shop.hosts[0].name], "the clock ticks on one host, the first"
-    assert [line.split()[1:] for line in begun(shop, shop.hosts[0], since)] == [["1.0.0", "has", "ended"], ["1.1.0", "begins"]]
+    assert shop.told_by_processes(since, "clock-1") == ["clock-1 1.0.0 has ended", "clock-1 1.1.0 begins"]
     assert shop.status()
 
     shop.roll_back()

@@ -6,7 +6,6 @@
 
 from __future__ import annotations
 
-import json
 import re
 import time
 
@@ -39,13 +38,9 @@ def newer(shop: App) -> str:
     return shop.live()
 
 
-def unit(shop: App, instance: str) -> str:
-    return f"{shop.name}-process@{instance}.service"
-
-
 def processes(shop: App) -> dict[str, tuple[int, str]]:
     """Instance to main process and the directory that it runs from, for the processes that run."""
-    pattern = unit(shop, "*")
+    pattern = shop.process_unit("*")
     shown = shop.host.run(["systemctl", "show", "--property=Id,ActiveState,MainPID", pattern]).stdout
     blocks = [dict(line.split("=", 1) for line in block.splitlines()) for block in shown.split("\n\n") if block]
     found = {}
@@ -60,15 +55,6 @@ def run_from(shop: App, release: str) -> bool:
     return {instance: place for instance, (_pid, place) in processes(shop).items()} == dict.fromkeys(ALL, release)
 
 
-def said(shop: App, since: float) -> list[str]:
-    """What processes said of their beginning and their end since a moment, in the order of the journal (which outlives the app on its host)."""
-    shop.host.run(["journalctl", "--sync"], check=False)
-    units = [word for instance in ALL for word in ("--unit", unit(shop, instance))]
-    lines = shop.host.run(["journalctl", "--output=json", "--quiet", f"--since=@{since:.0f}", *units]).stdout.splitlines()
-    texts = [str(json.loads(line)["MESSAGE"]) for line in lines]
-    return [text for text in texts if re.fullmatch(r"\S+ \S+ (begins|has ended)", text)]
-
-
 def test_they_are_the_release_s_and_none_begins_before_all_of_before_have_ended(shop: App) -> None:
     """Fails when what runs is not stopped first: a unit that runs already is not started again."""
     first, since = shop.live(), float(shop.state()["live"]["since"]) - 1
@@ -81,7 +67,7 @@ def test_they_are_the_release_s_and_none_begins_before_all_of_before_have_ended(
 
     shop.deploy("1.1.0")
     assert run_from(shop, shop.live()) and shop.live() != first
-    story = said(shop, since)
+    story = shop.told_by_processes(since, *ALL)
     old = [number for number, line in enumerate(story) if "1.0.0" in line]
     new = [number for number, line in enumerate(story) if "1.1.0" in line]
     assert sorted(story[number] for number in old) == sorted(f"{one} 1.0.0 {what}" for one in ALL for what in ("begins", "has ended"))
@@ -101,7 +87,7 @@ def test_one_that_crashes_takes_its_release_back(shop: App) -> None:
 
 def test_a_process_that_is_missing_is_told_and_brought_back(shop: App) -> None:
     live = newer(shop)
-    shop.host.run(["systemctl", "stop", unit(shop, "worker-2")])
+    shop.host.run(["systemctl", "stop", shop.process_unit("worker-2")])
     assert "the process worker-2 does not run" in shop.status(well=False)
     shop.deploy("1.1.0")
     assert run_from(shop, live)
