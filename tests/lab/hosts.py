@@ -154,23 +154,23 @@ class Host:
         finally:
             self.run(["tc", "qdisc", "del", "dev", "eth0", "root"], check=False)
 
-    def fill_disk(self, path: str, leave_kb: int = 64) -> None:
-        """Take all room of the file system that a directory is on, but for a little. One of the machine's own disks is refused."""
+    def fill_disk(self, path: str) -> None:
+        """Take all room of the file system that a directory is on. One of the machine's own disks is refused."""
         free = int(self.run(["df", "-k", "--output=avail", path]).stdout.split()[-1])
         if free > LARGEST_DISK_KB:
             raise LabError(
                 f"{path} on {self.name} has {free // 1024} MB free: that is this machine's own disk.", "give the host a small one."
             )
-        if free > leave_kb:
-            self.run(["fallocate", "--length", f"{free - leave_kb}KiB", f"{path}/{FILLING}"])
+        if free > 0:
+            self.run(["fallocate", "--length", f"{free}KiB", f"{path}/{FILLING}"])
 
     def free_disk(self, path: str) -> None:
         self.run(["rm", "-f", f"{path}/{FILLING}"])
 
     @contextlib.contextmanager
-    def full_disk(self, path: str, leave_kb: int = 64) -> Iterator[None]:
+    def full_disk(self, path: str) -> Iterator[None]:
         """Full while the block runs."""
-        self.fill_disk(path, leave_kb)
+        self.fill_disk(path)
         try:
             yield
         finally:

@@ -124,7 +124,7 @@ def power(scene: Scene) -> None:
 
 
 def disk(scene: Scene) -> None:
-    with scene.host.full_disk("/opt", leave_kb=0):
+    with scene.host.full_disk("/opt"):
         scene.wait_for_run()
 
 

@@ -36,7 +36,6 @@ WATCH = 2
 SLACK = 30.0
 
 
-# HAProxy's own word for each of its servers.
 @dataclass(frozen=True)
 class Answer:
     """What a user of one host is told: no status when nothing was."""
