@@ -40,6 +40,11 @@ def layout_of(options: _runner.Options) -> Layout:
     return Layout(options["app"], options["root"])
 
 
+def lock(options: _runner.Options) -> None:
+    """Take the run's lock on this host, or renew it; Failure while somebody else has it."""
+    _lock.hold(layout_of(options), options["run"], options["who"], options["reason"], options["lease"], options["lock_wait"])
+
+
 def settle(layout: Layout, run: str) -> None:
     """Finish what a dead run left armed, without waiting for the timer: this run now holds the lock, so that one is over."""
     state = _state.load(layout)
@@ -72,7 +77,7 @@ def hold(options: _runner.Options, phase: str) -> t.Iterator[None]:
     began = time.monotonic()
     result, more = "ok", {}
     try:
-        _lock.hold(layout, options["run"], options["who"], options["reason"], options["lease"], options["lock_wait"])
+        lock(options)
         # This process lives, and so does the run, however long this takes.
         with renewing(options), exclusive(layout.private, "host", PATIENCE):
             settle(layout, options["run"])

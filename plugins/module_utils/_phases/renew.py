@@ -20,7 +20,7 @@ SPEC: t.Dict[str, t.Any] = {**_phase.RUN, "begin": {"type": "bool", "default": F
 def renew(options: _runner.Options) -> t.Dict[str, t.Any]:
     layout = _phase.layout_of(options)
     if options["begin"]:
-        _lock.hold(layout, options["run"], options["who"], options["reason"], options["lease"], options["lock_wait"])
+        _phase.lock(options)
     elif not _lock.renew(layout, options["run"], options["lease"]):
         raise Failure(
             f"The lease of run {options['run']} has ended on this host, or its lock was taken away: what the run did here was taken back.",
