@@ -17,9 +17,12 @@ FOR_CONFIGURATION = ("roles/**/*", FOR_HOSTS)
 
 
 @functools.cache
-def digest(*patterns: str) -> str:
+def digest(pattern: str, *more: str) -> str:
     """A digest of all files that match one of the patterns, relative to the collection."""
+    if more:
+        # Of each by itself: that of the code for hosts is wanted alone, too.
+        return hashlib.sha256("".join(map(digest, (pattern, *more))).encode()).hexdigest()
     whole = hashlib.sha256()
-    for path in sorted({path for pattern in patterns for path in COLLECTION.glob(pattern) if path.is_file()}):
+    for path in sorted(path for path in COLLECTION.glob(pattern) if path.is_file()):
         whole.update(str(path.relative_to(COLLECTION)).encode() + b"\0" + path.read_bytes())
     return whole.hexdigest()

@@ -16,8 +16,8 @@ import pathlib
 import re
 import typing as t
 
-import yaml
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
+from ansible.module_utils.common.yaml import yaml_load
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _processes
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared as environment
@@ -144,7 +144,7 @@ ENVIRONMENT = {
 @functools.lru_cache(maxsize=1)
 def specification() -> t.Dict[str, t.Dict[str, t.Any]]:
     """The options of the role's argument spec, by name."""
-    options: t.Dict[str, t.Dict[str, t.Any]] = yaml.safe_load(SPEC.read_text())["argument_specs"]["main"]["options"]
+    options: t.Dict[str, t.Dict[str, t.Any]] = yaml_load(SPEC.read_text())["argument_specs"]["main"]["options"]
     return options
 
 

@@ -16,6 +16,7 @@ import time
 import typing as t
 from dataclasses import dataclass, field
 
+from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import registry
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contract import (
     FAIL,
     NUMBER,
@@ -34,7 +35,6 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
     redacted,
     wrong,
 )
-from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.registry import TYPES
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 
 Stop = t.Callable[[], t.Optional[str]]
@@ -122,14 +122,14 @@ def argument_spec() -> t.Dict[str, t.Any]:
     Only what all types share has its default here, because an option that has a value counts as given.
     """
     spec: t.Dict[str, t.Any] = {}
-    for check_type in TYPES.values():
+    for check_type in registry.every():
         for name, option in check_type.options.items():
             one = _spec_of(option)
             # The same name may mean a mapping to one type and a text to another; the engine then tells them apart.
             spec[name] = one if spec.get(name, one) == one else {"type": "raw"}
     for name, option in COMMON.items():
         spec[name] = {**_spec_of(option), **({} if option.default is None else {"default": option.default})}
-    spec["type"] = {"type": "str", "required": True, "choices": sorted(TYPES)}
+    spec["type"] = {"type": "str", "required": True, "choices": sorted(registry.NAMES)}
     return spec
 
 
@@ -179,7 +179,7 @@ def _validated(declared: t.Any) -> t.Tuple[t.List[str], t.Optional[Check]]:
         return [f"found {_kind_of(declared)}, allowed: a mapping of options"], None
     # Ansible hands an option that was not given over as None.
     given = {name: value for name, value in declared.items() if value is not None}
-    kind = TYPES.get(given["type"]) if isinstance(given.get("type"), str) else None
+    kind = registry.type_of(given.get("type"))
     if kind is None:
         return [_wrong_type(given.get("type"))], None
 
@@ -201,14 +201,14 @@ def _validated(declared: t.Any) -> t.Tuple[t.List[str], t.Optional[Check]]:
 
 
 def _wrong_type(found: t.Any) -> str:
-    allowed = f"one of {', '.join(sorted(TYPES))}"
+    allowed = f"one of {', '.join(sorted(registry.NAMES))}"
     if found is None:
         return f"type: it is missing, allowed: {allowed}"
-    return wrong("type", found, allowed) + _suggestion(found, TYPES)
+    return wrong("type", found, allowed) + _suggestion(found, registry.NAMES)
 
 
 def _unknown(name: t.Any, kind: CheckType, known: t.Iterable[str]) -> str:
-    elsewhere = sorted(other.name for other in TYPES.values() if name in other.options)
+    elsewhere = sorted(other.name for other in registry.every() if name in other.options)
     if elsewhere:
         return f"{name}: an option of {' and '.join(elsewhere)}, not of {kind.name}"
     return f"{name}: there is no such option for {kind.name}{_suggestion(name, known)}"

@@ -53,7 +53,8 @@ def scripted(monkeypatch):
 
         secrets = {"secrets": lambda options: ["canary"], "remembers": remembers}
         kind = CheckType("scripted", {"word": Option(TEXT)}, lambda options: "x", attempt, **secrets)
-        monkeypatch.setitem(registry.TYPES, "scripted", kind)
+        known = registry.type_of
+        monkeypatch.setattr(registry, "type_of", lambda name: kind if name == "scripted" else known(name))
         return engine.run_checks([{"type": "scripted", "interval": 0.02, **common}, *others], stop)[0]
 
     yield run
@@ -221,7 +222,7 @@ def test_all_mistakes_are_told_at_once_in_the_words_of_the_declaration():
     )
     for said in (
         "11 mistakes",
-        f'check 1 (htpp): type: found "htpp", allowed: one of {", ".join(sorted(registry.TYPES))}; did you mean http?',
+        f'check 1 (htpp): type: found "htpp", allowed: one of {", ".join(sorted(registry.NAMES))}; did you mean http?',
         "check 2 (site): timeuot: there is no such option for http; did you mean timeout?",
         "check 2 (site): exact: an option of process_count, not of http",
         'check 3 (disk): path: found "opt", allowed: an absolute path',
@@ -255,9 +256,9 @@ def test_the_registry_holds_every_type_there_is_and_imports_it_statically():
     home = pathlib.Path(_checks.__file__).parent
     with_check = {file.stem for file in home.glob("*.py") if "\nCHECK = CheckType(" in file.read_text()}
     tree = ast.parse((home / "registry.py").read_text())
-    imported = {alias.name for node in tree.body if isinstance(node, ast.ImportFrom) for alias in node.names}
+    imported = {alias.name for node in ast.walk(tree) if isinstance(node, ast.ImportFrom) for alias in node.names}
     assert with_check <= imported
-    assert {getattr(registry, module).CHECK.name for module in with_check} == set(registry.TYPES)
+    assert {kind.name for kind in registry.every()} == set(registry.NAMES) and len(registry.NAMES) == len(with_check)
 
 
 def test_importing_the_engine_leaves_out_what_only_some_checks_need(python):

@@ -107,7 +107,7 @@ def test_the_documentation_says_what_the_types_take():
     for name, option in spec.items():
         shape = {key: value for key, value in documented[name].items() if key in ("type", "elements", "choices", "default", "required")}
         assert shape == {key: value for key, value in option.items() if key != "no_log"}, name
-    for check_type in registry.TYPES.values():
+    for check_type in registry.every():
         for name in check_type.options:
             assert f"V({check_type.name})" in str(documented[name]["description"]), (check_type.name, name)
 
