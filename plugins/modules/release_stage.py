@@ -17,6 +17,7 @@ description:
   - Unpacks the artefact that M(bulletproof.deploy.artefact) built, links the shared paths into it, builds its virtual environment or takes the one that
     is there, and proves that the entry point imports, as the app's user and in the app's environment (see O(prove)).
   - It is built under another name and renamed when it is whole. What serves is not touched.
+  - The owners and modes of the app's tree are put right on the way, those of the new release and what has drifted of the others (see O(permissions)).
   - The artefact is sent only to hosts that do not have the release.
   - A release that is staged, whole, and whose virtual environment is sound changes nothing.
 extends_documentation_fragment:
@@ -143,6 +144,49 @@ options:
     type: list
     elements: str
     default: []
+  permissions:
+    description: The tree whose owners and modes are put right, and by which rules, as M(bulletproof.deploy.permissions) has them. Without it, none is.
+    type: dict
+    suboptions:
+      path:
+        description: The root of the tree, an absolute path.
+        type: path
+        required: true
+      rules:
+        description: What the entries of the tree are to be like. Later rules win over earlier ones, attribute by attribute.
+        type: list
+        elements: dict
+        required: true
+        suboptions:
+          path:
+            description: A path or glob relative to the root of the tree.
+            type: str
+            required: true
+          owner:
+            description: Name or number of the user.
+            type: str
+          group:
+            description: Name or number of the group.
+            type: str
+          mode:
+            description: Mode of files, octal and quoted, or symbolic.
+            type: raw
+          directory_mode:
+            description: Mode of directories, in the same way.
+            type: raw
+          keep_executable:
+            description: With an octal mode, files that have an execute bit keep it for everybody who may read them.
+            type: bool
+            default: false
+      exclude:
+        description: Globs of the same kind. What they match is not looked at, nor what lies beneath.
+        type: list
+        elements: str
+        default: []
+      hard_links:
+        description: Whether files with more than one name are changed like others.
+        type: bool
+        default: false
 """
 
 EXAMPLES = r"""
@@ -174,6 +218,10 @@ venv:
   returned: success
   type: dict
   sample: {path: /opt/shop/venvs/0123456789abcdef, how: reused}
+permissions:
+  description: What was not as the rules say, and what still is not, as M(bulletproof.deploy.permissions) returns it.
+  returned: when O(permissions) is given
+  type: dict
 seconds:
   description: How long the parts took, in seconds.
   returned: changed

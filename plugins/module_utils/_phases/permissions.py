@@ -22,12 +22,19 @@ SPEC: t.Dict[str, t.Any] = {
 }
 
 
-def run(module: AnsibleModule) -> None:
-    def report(_options: _runner.Options, tree: permissions.Tree) -> t.Dict[str, t.Any]:
-        if tree.left_alone:
-            path, reason = tree.left_alone[0]
-            count = len(tree.left_alone)
-            module.warn(f"{count} entries were left as they are, see left_alone. The first is {permissions.printable(path)}: {reason}.")
-        return permissions.report(tree)
+def told(tree: permissions.Tree, warn: t.Callable[[str], None]) -> t.Dict[str, t.Any]:
+    """What was found; what could not be put right is a warning."""
+    if tree.left_alone:
+        path, reason = tree.left_alone[0]
+        count = len(tree.left_alone)
+        warn(f"{count} entries were left as they are, see left_alone. The first is {permissions.printable(path)}: {reason}.")
+    return permissions.report(tree)
 
-    _runner.run(module, read=permissions.read, plan=lambda _options, tree: permissions.plan(tree), report=report)
+
+def run(module: AnsibleModule) -> None:
+    _runner.run(
+        module,
+        read=permissions.read,
+        plan=lambda _options, tree: permissions.plan(tree),
+        report=lambda _options, tree: told(tree, module.warn),
+    )

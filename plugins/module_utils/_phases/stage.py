@@ -2,7 +2,7 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""Staging a release: unpack, link, build the environment, rename into place, prove that it imports."""
+"""Staging a release: unpack, link, build the environment, rename into place, set owners and modes right, prove that it imports."""
 
 from __future__ import annotations
 
@@ -21,6 +21,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils import (
     _command,
     _evidence,
     _manifest,
+    _permissions,
     _phase,
     _processes,
     _sandbox,
@@ -33,6 +34,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import replace_link, sync_directory, write_atomically
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import RESERVED, Layout, reserved
 from ansible_collections.bulletproof.deploy.plugins.module_utils._manifest import Manifest
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import permissions
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
 if t.TYPE_CHECKING:
@@ -73,6 +75,7 @@ SPEC: t.Dict[str, t.Any] = {
     "waived": {"type": "list", "elements": "str", "default": []},
     # As JSON text, see the action plugin.
     "checks": {"type": "raw", "default": "[]", "no_log": True},
+    "permissions": {"type": "dict", "options": permissions.SPEC},
 }
 
 # Root's alone: they may hold secrets.
@@ -97,6 +100,7 @@ class Observed:
     tree_problem: str
     venv_problems: t.Tuple[str, ...]
     live: t.Optional[_state.Position] = None
+    tree: t.Optional[_permissions.Tree] = None
 
 
 @contextlib.contextmanager
@@ -114,7 +118,8 @@ def archive_of(options: Options) -> t.Iterator[str]:
 class Stage:
     """One staging: it remembers what it built, for the report and for the way back."""
 
-    def __init__(self) -> None:
+    def __init__(self, warn: t.Callable[[str], None] = lambda _warning: None) -> None:
+        self.warn = warn
         self.seconds: t.Dict[str, float] = {}
         self.venv: t.Dict[str, str] = {}
         self.home = True
@@ -124,12 +129,18 @@ class Stage:
         manifest = _manifest.load(layout, options["release"])
         live = _state.load(layout).committed
         _processes.refuse_a_second_home(layout, live, options["release"], options["singletons"])
+        tree = _permissions.read(options["permissions"]) if options["permissions"] else None
         if manifest is None:
-            return Observed(None, "", (), live)
+            return Observed(None, "", (), live, tree)
         self.venv = {"path": manifest.venv, "how": "reused"}
-        return Observed(manifest, _unpack.tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)), live)
+        return Observed(manifest, _unpack.tree_problem(layout, manifest), tuple(_venv.problems(manifest.venv)), live, tree)
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
+        # What has drifted is put right first: what is built may take the place of some of it.
+        drift = _permissions.plan(observed.tree) if observed.tree else []
+        return [*drift, *self._staging(options, observed)]
+
+    def _staging(self, options: Options, observed: Observed) -> t.List[Change]:
         layout, release = _phase.layout_of(options), options["release"]
         manifest = observed.manifest
         sound = manifest is not None and manifest.state != "building" and not observed.tree_problem
@@ -144,6 +155,8 @@ class Stage:
             changes.append(Change(layout.release(release), before, "staged", partial(self._build, options)))
         elif observed.venv_problems:
             changes.append(Change("virtual environment", "; ".join(observed.venv_problems), "rebuilt", partial(self._environment, options)))
+        if observed.tree is not None and changes:
+            changes.append(Change(f"owners and modes of {release}", None, "as the rules say", partial(self._rule, options, observed.tree)))
         if options["prove"] == "import":
             changes.append(Change(options["entrypoint"], None, "imports", partial(self._imports, options)))
         changes.append(Change(f"manifest of {release}", manifest.state if manifest else None, "staged", partial(self._staged, options)))
@@ -201,6 +214,13 @@ class Stage:
             os.rename(final, layout.release(f".removing-{release}-{options['run']}"))
         os.rename(building, final)
         sync_directory(layout.releases)
+
+    def _rule(self, options: Options, tree: _permissions.Tree) -> None:
+        """What was just built has safe owners and modes; the rules may want others."""
+        with self._timed("permissions"):
+            built = _permissions.read(options["permissions"])
+            built.repair(built.rows)
+        tree.left_alone = built.left_alone
 
     def _moved(self, options: Options, manifest: Manifest) -> Change:
         """Another host than before is to run what must run only once."""
@@ -268,7 +288,8 @@ class Stage:
         _manifest.save(layout.release(options["release"]), manifest.become("staged", options["run"], why, singletons=self.home))
 
     def report(self, options: Options, observed: Observed) -> t.Dict[str, t.Any]:
-        return {"release": options["release"], "venv": self.venv, "seconds": self.seconds}
+        walked = {"permissions": permissions.told(observed.tree, self.warn)} if observed.tree else {}
+        return {"release": options["release"], "venv": self.venv, "seconds": self.seconds, **walked}
 
     def rescue(self, options: Options, failure: Failure) -> Failure:
         """Take away what is half built and mark the release bad; one that serves is not touched."""
@@ -365,5 +386,5 @@ def import_command(layout: Layout, options: Options) -> t.List[str]:
 
 
 def run(module: AnsibleModule) -> None:
-    stage = Stage()
+    stage = Stage(module.warn)
     _phase.run(module, "stage", stage.read, stage.plan, stage.report, stage.rescue)
