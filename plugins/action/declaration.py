@@ -11,10 +11,10 @@ import hashlib
 import json
 import typing as t
 
-import yaml
+from ansible.module_utils.common.yaml import yaml_load
 from ansible.plugins.action import ActionBase
 from ansible.plugins.loader import lookup_loader
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _code, _declaration, _forks
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _batches, _code, _declaration, _early, _forks
 
 ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {"optional": {"type": "list", "elements": "str", "default": []}}
 
@@ -40,7 +40,7 @@ CONFIGURED = (
 def _role_defaults() -> t.Dict[str, t.Any]:
     """The variables of the roles that configure a host, by name, as they are where nobody sets them."""
     files = (_code.COLLECTION / "roles" / role / "defaults" / "main.yml" for role in ROLES)
-    return {name: value for file in files for name, value in yaml.safe_load(file.read_text()).items()}
+    return {name: value for file in files for name, value in yaml_load(file.read_text()).items()}
 
 
 _forks.load(*_forks.FIRST)
@@ -91,6 +91,7 @@ class ActionModule(ActionBase):
             told = "\n".join(f"- {mistake}" for mistake in mistakes)
             count = "1 mistake" if len(mistakes) == 1 else f"{len(mistakes)} mistakes"
             return {**result, "failed": True, "msg": f"The declaration has {count}; no host was touched.\n{told}", "mistakes": mistakes}
+        _early.connect(self._connection, variables["inventory_hostname"])
         # What is set, wherever that was. A default that this play happens to see is none: another playbook must come to the same digest.
         roles = {name: template(name) for name, default in sorted(_role_defaults().items()) if variables.get(name, default) != default}
         processes = _declaration.processes(declared)

@@ -19,7 +19,7 @@ from ansible.plugins.action import ActionBase
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _host_code
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import launch
 from ansible_collections.bulletproof.deploy.plugins.module_utils._phases.by_name import phase_of
-from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code, _early
 
 PYTHON = "/usr/bin/python3"
 
@@ -53,6 +53,7 @@ class ActionModule(ActionBase):
         phase = phase_of(name)
         if phase is not None:
             options.update(as_text(phase.SPEC, options))
+        _early.wait((task_vars or {})["inventory_hostname"])
         done = self._run_kept(name, phase, options, task_vars or {})
         if done is None:
             options.update(phase=name, code=code_digest())

@@ -1,0 +1,71 @@
+# Copyright: (c) bulletproof.deploy contributors
+# GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
+# SPDX-License-Identifier: GPL-3.0-or-later
+
+"""Connections that are opened while the controller has other things to do."""
+
+from __future__ import annotations
+
+import time
+from pathlib import Path
+
+import pytest
+from ansible import constants
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _early
+
+
+class Connection:
+    """Takes as long as a connection does, and leaves a mark when it is open."""
+
+    def __init__(self, mark: Path, transport: str = "ssh", ssh_args: str = "-o ControlPersist=60s", fails: bool = False) -> None:
+        self.mark, self.transport, self.ssh_args, self.fails = mark, transport, ssh_args, fails
+
+    def get_option(self, name: str) -> str:
+        assert name == "ssh_args"
+        return self.ssh_args
+
+    def exec_command(self, command: str, sudoable: bool) -> None:
+        time.sleep(0.3)
+        if self.fails:
+            raise RuntimeError("unreachable")
+        self.mark.write_text(command)
+
+
+@pytest.fixture(autouse=True)
+def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(constants, "DEFAULT_LOCAL_TMP", str(tmp_path))
+
+
+def test_nobody_waits_for_it_but_who_needs_it(tmp_path: Path) -> None:
+    """Fails when the first phase does not wait: it would open a connection of its own beside the one that is on its way."""
+    mark = tmp_path / "open"
+    _early.connect(Connection(mark), "web/1")
+    assert not mark.exists()
+    _early.wait("web/1")
+    assert mark.read_text() == "true"
+
+
+def test_one_that_fails_is_waited_for_no_longer(tmp_path: Path) -> None:
+    _early.connect(Connection(tmp_path / "open", fails=True), "web1")
+    _early.wait("web1")
+    assert not (tmp_path / "open").exists()
+
+
+def test_one_on_its_way_is_not_opened_twice(tmp_path: Path) -> None:
+    _early.connect(Connection(tmp_path / "first"), "web1")
+    _early.connect(Connection(tmp_path / "second"), "web1")
+    _early.wait("web1")
+    assert (tmp_path / "first").exists() and not (tmp_path / "second").exists()
+
+
+@pytest.mark.parametrize("other", [{"transport": "local"}, {"ssh_args": "-C"}])
+def test_a_connection_that_would_not_be_kept_is_not_opened(tmp_path: Path, other: dict[str, str]) -> None:
+    _early.connect(Connection(tmp_path / "open", **other), "web1")
+    _early.wait("web1")
+    time.sleep(0.4)
+    assert not (tmp_path / "open").exists()
+
+
+def test_who_began_none_waits_for_none(tmp_path: Path) -> None:
+    _early.wait("web1")
+    assert list(tmp_path.iterdir()) == []
