@@ -41,6 +41,8 @@ RATE = 100
 STILL = 6.0
 VERSIONS = 100
 DATABASE_MEGABYTES = 1000
+# The machine is quiet when its processors have been idle for this part of so many seconds. It is waited for so many seconds at most.
+QUIET, LOOK, PATIENCE = 0.85, 0.5, 20.0
 # The modules are measured by themselves, with an ansible-core of their own on the host.
 DATABASE = """
 systemctl start postgresql
@@ -127,6 +129,7 @@ class Bench:
         """Time a whole process, which has to open its connections itself."""
         for host in self.hosts:
             access.forget_connection(host.name)
+        settle()
         began = time.monotonic()
         said = command.run()
         took = time.monotonic() - began
@@ -208,6 +211,23 @@ class Bench:
         if done.returncode or len(ratios) != 3:
             raise CannotMeasure(f"benchmarks/database.py on {self.hosts[0].name} ended with {done.returncode}:\n{done.stdout}{done.stderr}")
         self.measured.databases, self.measured.databases_said = ratios, done.stdout
+
+
+def settle() -> None:
+    """Wait until nobody works any more for the one before: its workers that still start, its files that are still written, are not the next one's."""
+    os.sync()
+    until = time.monotonic() + PATIENCE
+    while time.monotonic() < until:
+        before = idle_seconds()
+        time.sleep(LOOK)
+        if idle_seconds() - before > QUIET * LOOK * (os.cpu_count() or 1):
+            return
+
+
+def idle_seconds() -> float:
+    """Seconds for which processors of this machine have been idle, all together (proc_stat(5))."""
+    with open("/proc/stat", encoding="ascii") as stream:
+        return int(stream.readline().split()[4]) / os.sysconf("SC_CLK_TCK")
 
 
 DATABASE_RATIO = re.compile(r"^  ratio \(at most ([0-9.]+)\) +([0-9.]+)", re.MULTILINE)
