@@ -4,19 +4,19 @@
 
 """An agent as one file: this collection's own modules, zipped, so that the host runs the very code that the modules run.
 
-Ansible ships to a host only what is imported, which is just what an agent needs: everything that its module has pulled in.
+Ansible ships to a host only what is imported, wherever in a file that is written, and that is just what an agent needs.
 """
 
 from __future__ import annotations
 
+import ast
 import io
 import os
-import sys
 import typing as t
 import zipfile
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent
-from ansible_collections.bulletproof.deploy.plugins.module_utils._module_source import source_of
+from ansible_collections.bulletproof.deploy.plugins.module_utils._module_source import is_package, source_of
 
 PACKAGE = "ansible_collections.bulletproof.deploy.plugins.module_utils"
 ENTRY = "import sys\nfrom {} import main\nsys.exit(main(sys.argv[1:]))\n"
@@ -25,23 +25,25 @@ EPOCH = (1980, 1, 1, 0, 0, 0)
 
 
 def _needed(agent: str) -> t.List[str]:
-    """The modules of this collection that an agent imports, itself included, found by following their imports."""
+    """The modules of this collection that an agent imports, itself included: at once, or only when it needs them."""
     found: t.Set[str] = set()
     waiting = [agent]
     while waiting:
         name = waiting.pop()
-        if name in found:
-            continue
-        found.add(name)
-        module = sys.modules[name]
-        for value in vars(module).values():
-            origin = value.__name__ if type(value) is type(sys) else getattr(value, "__module__", None)
-            if isinstance(origin, str) and origin.startswith(f"{PACKAGE}.") and origin in sys.modules:
-                waiting.append(origin)
-        parent = name.rpartition(".")[0]
-        if parent.startswith(f"{PACKAGE}."):
-            waiting.append(parent)
+        if name not in found:
+            found.add(name)
+            waiting.extend(_imported(source_of(name)))
     return sorted(found)
+
+
+def _imported(source: str) -> t.Iterator[str]:
+    """The modules of this collection that a text imports, wherever in it."""
+    for node in ast.walk(ast.parse(source)):
+        if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{PACKAGE}."):
+            for alias in node.names:
+                # What is imported from a package is a module; from a module, something in it.
+                inner = f"{node.module}.{alias.name}"
+                yield inner if is_package(str(node.module)) else str(node.module)
 
 
 def build(agent: str = _agent.__name__) -> bytes:
@@ -49,17 +51,10 @@ def build(agent: str = _agent.__name__) -> bytes:
 
     :param agent: The name of the module that is the agent, with a function ``main``; imported by the caller.
     """
-    packages = {PACKAGE}
     files: t.Dict[str, str] = {"__main__.py": ENTRY.format(agent)}
     for name in _needed(agent):
-        path = name.replace(".", "/")
-        if hasattr(sys.modules[name], "__path__"):
-            packages.add(name)
-        else:
-            files[f"{path}.py"] = source_of(name)
-            packages.add(name.rpartition(".")[0])
-    for package in packages:
-        parts = package.split(".")
+        files[f"{name.replace('.', '/')}.py"] = source_of(name)
+        parts = name.split(".")[:-1]
         for depth in range(1, len(parts) + 1):
             files.setdefault("/".join([*parts[:depth], "__init__.py"]), "")
     buffer = io.BytesIO()

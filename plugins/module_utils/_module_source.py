@@ -19,3 +19,9 @@ def source_of(name: str) -> str:
     if source is None:
         raise Failure(f"The source of {name} cannot be read.", fix="Reinstall the collection.")
     return str(source)
+
+
+def is_package(name: str) -> bool:
+    """:param name: As in ``module.__name__``."""
+    spec = importlib.util.find_spec(name)
+    return spec is not None and spec.submodule_search_locations is not None

@@ -39,8 +39,11 @@ def connect(connection: t.Any, host: str) -> None:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         if os.fork() == 0:
             try:
-                # Out of the way of signals for the run, and without a terminal to ask for a password at.
+                # Out of the way of signals for the run, without a terminal to ask for a password at; and who reads the run's output does not wait for this.
                 os.setsid()
+                nowhere = os.open(os.devnull, os.O_RDWR)
+                for standard in (0, 1, 2):
+                    os.dup2(nowhere, standard)
                 connection.exec_command("true", sudoable=False)
             finally:
                 os._exit(0)

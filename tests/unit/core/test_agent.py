@@ -60,6 +60,15 @@ def test_it_has_all_that_it_imports_and_nothing_of_ansible(agent):
     assert done.stdout == "[]\n", done.stderr
 
 
+def test_it_has_what_it_imports_only_when_it_needs_it(agent):
+    """Fails when only what is imported at the top of a file is packed: going back asks with a check."""
+    script = (
+        f"import sys; sys.path.insert(0, sys.argv[1]); from {_agent_package.PACKAGE}._checks import registry; print(len(registry.every()))"
+    )
+    done = subprocess.run([sys._base_executable, "-I", "-S", "-c", script, str(agent)], capture_output=True, text=True, check=False)
+    assert (done.returncode, done.stderr) == (0, "") and int(done.stdout) > 10
+
+
 def test_on_a_host_that_serves_nothing_it_says_so_in_one_line(agent, tmp_path):
     done = run(agent, "shop", str(tmp_path / "nowhere"), "boot")
     assert done.returncode == 1 and "never provisioned" in done.stderr and "Traceback" not in done.stderr

@@ -6,6 +6,8 @@
 
 from __future__ import annotations
 
+import subprocess
+import sys
 import time
 from pathlib import Path
 
@@ -43,6 +45,26 @@ def test_nobody_waits_for_it_but_who_needs_it(tmp_path: Path) -> None:
     assert not mark.exists()
     _early.wait("web/1")
     assert mark.read_text() == "true"
+
+
+def test_who_reads_the_output_of_the_run_does_not_wait_for_it(tmp_path: Path) -> None:
+    """Fails when the child keeps the standard output: a pipe ends with the last who can write to it."""
+    script = f"""
+import sys, time
+sys.path[:] = {sys.path!r}
+from ansible import constants
+from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _early
+constants.DEFAULT_LOCAL_TMP = {str(tmp_path)!r}
+class Slow:
+    transport = "ssh"
+    def get_option(self, name):
+        return "-o ControlPersist=60s"
+    def exec_command(self, command, sudoable):
+        time.sleep(20)
+_early.connect(Slow(), "web1")
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=False, timeout=15)
+    assert (done.returncode, done.stderr) == (0, "")
 
 
 def test_one_that_fails_is_waited_for_no_longer(tmp_path: Path) -> None:
