@@ -40,10 +40,9 @@ def _imported(source: str) -> t.Iterator[str]:
     """The modules of this collection that a text imports, wherever in it."""
     for node in ast.walk(ast.parse(source)):
         if isinstance(node, ast.ImportFrom) and f"{node.module}.".startswith(f"{PACKAGE}."):
-            for alias in node.names:
-                # What is imported from a package is a module; from a module, something in it.
-                inner = f"{node.module}.{alias.name}"
-                yield inner if is_package(str(node.module)) else str(node.module)
+            origin = str(node.module)
+            # What is imported from a package is a module; from a module, something in it.
+            yield from (f"{origin}.{alias.name}" for alias in node.names) if is_package(origin) else (origin,)
 
 
 def build(agent: str = _agent.__name__) -> bytes:
