@@ -33,6 +33,7 @@ CONFIGURED = (
     "app_proxy",
     "app_server_names",
     "app_listen",
+    "app_instances",
 )
 
 
@@ -107,7 +108,7 @@ class ActionModule(ActionBase):
             "health": _declaration.health(declared, roles),
             # Whether shared/.env is the declaration's affair at all.
             "environment": any(declared[f"app_env{part}"] for part in ("", "_generate", "_remove", "_presets", "_rules")),
-            "slots": ["main"] if declared["app_strategy"] == "direct" else ["blue", "green"],
+            "slots": _declaration.slots(declared),
             "processes": processes,
             "singletons": variables["inventory_hostname"] == home_of(self._inventory(variables), hosts),
             "batches": _batches.split(hosts, declared["app_batches"] if declared["app_strategy"] == "rolling" else ["100%"]),

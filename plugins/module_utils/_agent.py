@@ -14,7 +14,7 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _manifest, _processes, _state, _systemd, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _manifest, _state, _systemd, _transition
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
@@ -87,9 +87,7 @@ def boot(layout: Layout) -> None:
         if state.way_back is not None and not state.way_back.good:
             revert(layout, f"the host restarted before run {state.way_back.run} was committed")
         elif state.live is not None and _manifest.load(layout, state.live.release) is not None:
-            _transition.run_slot(layout, state.live)
-            _transition.flip(layout, state.live)
-            _processes.run(layout, state.live)
+            _transition.serve(layout, state.live)
 
 
 def main(argv: t.Sequence[str]) -> int:

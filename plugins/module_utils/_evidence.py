@@ -119,9 +119,9 @@ def condense(lines: t.Iterable[str], room: int = LINES) -> t.List[str]:
     return [line for entry in reversed(kept) for line in entry]
 
 
-def last_words(layout: Layout, slot: str, release: str, since: float, before: Cursor) -> t.List[str]:
-    """What the application in a slot said since a moment: its error log from the cursor on, and its unit's journal."""
+def last_words(layout: Layout, slots: t.Sequence[str], release: str, since: float, before: Cursor) -> t.List[str]:
+    """What the application in its slots said since a moment: its error log from the cursor on, and its units' journals."""
     lines = condense(_logs.tail(before, READ).splitlines())
-    lines += condense(_systemd.journal(layout.service_unit(slot), since, RAW_LINES))
+    lines += condense([line for slot in slots for line in _systemd.journal(layout.service_unit(slot), since, RAW_LINES)])
     secrets = secrets_of(layout, release)
     return [redact(line, secrets)[:LONGEST] for line in lines]

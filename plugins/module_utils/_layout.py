@@ -76,8 +76,17 @@ class Layout:
         return os.path.join("/run", self.app)
 
     @property
+    def doors(self) -> str:
+        """How many live sockets there are; without this file, one."""
+        return os.path.join(self.private, "doors.json")
+
+    def door(self, number: int) -> str:
+        """A live socket, by its number from 1: what the proxy knows, a link to the socket of a slot that serves."""
+        return os.path.join(self.runtime, "live.sock" if number == 1 else f"live-{number}.sock")
+
+    @property
     def live_socket(self) -> str:
-        return os.path.join(self.runtime, "live.sock")
+        return self.door(1)
 
     @property
     def logs(self) -> str:

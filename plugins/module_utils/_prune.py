@@ -31,7 +31,7 @@ def in_use(layout: Layout) -> t.Set[str]:
     used = {position.release for position in (state.live, state.committed) if position}
     links = [layout.current]
     if os.path.isdir(layout.slots):
-        serving = {position.slot for position in (state.live, state.committed) if position}
+        serving = {slot for position in (state.live, state.committed) if position for slot in position.slots}
         links += [layout.slot(slot) for slot in os.listdir(layout.slots) if slot in serving]
     return used | {os.path.basename(target) for target in map(read_link, links) if target}
 

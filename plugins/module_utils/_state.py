@@ -24,6 +24,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import 
 class Position:
     """A release in a slot: all that is needed to make the host serve it.
 
+    :param slot: The name of the slot, or a row of them, ``1..3``, in each of which the release runs.
     :param environment: The version of ``shared/.env`` that it runs with (``_environments``); empty for none.
     """
 
@@ -33,6 +34,20 @@ class Position:
     run: str = ""
     who: str = ""
     environment: str = ""
+
+    @property
+    def slots(self) -> t.List[str]:
+        first, dots, last = self.slot.partition("..")
+        return [str(number) for number in range(int(first), int(last) + 1)] if dots else [self.slot]
+
+    @property
+    def places(self) -> t.List[Position]:
+        """The same release in each slot by itself."""
+        return [replace(self, slot=slot) for slot in self.slots]
+
+    def without(self, other: t.Optional[Position]) -> t.List[Position]:
+        """The places whose slots another position does not take."""
+        return [place for place in self.places if other is None or place.slot not in other.slots]
 
 
 @dataclass(frozen=True)

@@ -16,6 +16,7 @@ import time
 import typing as t
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
+    _doors,
     _environments,
     _evidence,
     _manifest,
@@ -43,13 +44,17 @@ def release_target(release: str) -> str:
 
 
 def serves_from(layout: Layout, position: Position) -> bool:
-    """Whether the slot's unit runs, from this very release and with this very environment."""
-    unit = _systemd.show(layout.service_unit(position.slot))
+    """Whether the unit of each of its slots runs, from this very release and with this very environment."""
+    return all(_runs(layout, place) for place in position.places)
+
+
+def _runs(layout: Layout, place: Position) -> bool:
+    unit = _systemd.show(layout.service_unit(place.slot))
     return (
         unit.running
         and unit.main_pid > 0
-        and working_directory(unit.main_pid) == os.path.realpath(layout.release(position.release))
-        and _environments.of_process(unit.main_pid) == position.environment
+        and working_directory(unit.main_pid) == os.path.realpath(layout.release(place.release))
+        and _environments.of_process(unit.main_pid) == place.environment
     )
 
 
@@ -57,20 +62,23 @@ def is_live(layout: Layout, position: t.Optional[Position]) -> bool:
     """Whether a position is what the host really serves, as far as can be seen without asking the app."""
     return (
         position is not None
-        and read_link(layout.live_socket) == f"{position.slot}.sock"
+        and _doors.lead_to(layout, position.slots)
         and read_link(layout.current) == os.path.join("releases", position.release)
         and serves_from(layout, position)
     )
 
 
-def run_slot(layout: Layout, position: Position) -> None:
-    """Make the slot's unit run from the release; a unit that already does is left alone."""
-    target = release_target(position.release)
-    if read_link(layout.slot(position.slot)) != target:
-        replace_link(layout.slot(position.slot), target)
-    _environments.give(layout, position.slot, position.environment)
-    service, listener = layout.service_unit(position.slot), layout.socket_unit(position.slot)
-    if serves_from(layout, position):
+def run_slot(layout: Layout, place: Position, again: bool = False) -> None:
+    """Make one slot's unit run from the release; a unit that already does is left alone.
+
+    :param again: It is not: something was wrong with it, or it has changed.
+    """
+    target = release_target(place.release)
+    if read_link(layout.slot(place.slot)) != target:
+        replace_link(layout.slot(place.slot), target)
+    _environments.give(layout, place.slot, place.environment)
+    service, listener = layout.service_unit(place.slot), layout.socket_unit(place.slot)
+    if not again and serves_from(layout, place):
         _systemd.start([listener], timeout=SYSTEMCTL)
     elif _systemd.show(service).active in ("inactive", "failed"):
         _systemd.start([listener, service], timeout=SYSTEMCTL)
@@ -79,24 +87,48 @@ def run_slot(layout: Layout, position: Position) -> None:
         _systemd.restart(service, timeout=SYSTEMCTL)
 
 
+def step_aside(layout: Layout, place: Position, others: t.Sequence[Position]) -> None:
+    """Send the users of a slot that is about to restart to the first of other places that really runs. Where none does, they wait at its socket."""
+    other = next((one for one in others if serves_from(layout, one)), None)
+    if other is not None:
+        _doors.away(layout, place.slot, other.slot)
+        empty_queue(layout, place)
+
+
 def flip(layout: Layout, position: Position) -> None:
-    """Send all new requests to the slot: one rename. Those in flight finish where they began."""
-    replace_link(layout.live_socket, f"{position.slot}.sock")
+    """Send all new requests to its slots: one rename for each door. Those in flight finish where they began."""
+    _doors.lead(layout, position.slots)
+    _doors.close(layout, surplus=True)
     replace_link(layout.current, os.path.join("releases", position.release))
     _environments.serve(layout, position.environment)
 
 
-def retire(layout: Layout, position: Position) -> None:
+def serve(layout: Layout, position: Position) -> None:
+    """Serve what was served before, whatever runs now: users leave what is not it as soon as there is a slot in which it runs."""
+    for place in position.places:
+        good = [one.slot for one in position.places if serves_from(layout, one)]
+        if good:
+            _doors.lead(layout, good)
+        run_slot(layout, place)
+    flip(layout, position)
+    _processes.run(layout, position)
+
+
+def retire(layout: Layout, place: Position) -> None:
     """Let a slot that no new request is sent to finish those that it has, and end.
 
     With its socket unit goes the kernel's queue of connections that nobody has accepted yet. The queue is first in, first out: once a
     request of our own has been answered, it holds none from before.
     """
-    service = layout.service_unit(position.slot)
-    manifest = _manifest.load(layout, position.release)
-    if manifest is not None and not _systemd.show(service).crashed:
-        run_checks([{"type": "http", "unix_socket": layout.socket(position.slot), "path": manifest.health["path"], "timeout": DRAIN}])
-    _systemd.stop([service, layout.socket_unit(position.slot)])
+    empty_queue(layout, place)
+    _systemd.stop([layout.service_unit(place.slot), layout.socket_unit(place.slot)])
+
+
+def empty_queue(layout: Layout, place: Position) -> None:
+    """Wait until a slot has accepted every connection that came before a request of our own."""
+    manifest = _manifest.load(layout, place.release)
+    if manifest is not None and not _systemd.show(layout.service_unit(place.slot)).crashed:
+        run_checks([{"type": "http", "unix_socket": layout.socket(place.slot), "path": manifest.health["path"], "timeout": DRAIN}])
 
 
 def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
@@ -105,7 +137,8 @@ def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.
     verdicts = run_checks(list(checks), stop=crashed)
     wrong = failed(verdicts)
     if wrong:
-        said = f"Release {position.release} is not healthy in slot {position.slot}"
+        several = "s" if len(position.slots) > 1 else ""
+        said = f"Release {position.release} is not healthy in slot{several} {position.slot}"
         reason = crashed()
         raise Failure(
             f"{said}: {reason}." if reason else f"{said}: {summary(verdicts)}",
@@ -155,8 +188,9 @@ def finish(layout: Layout, run: str) -> t.Optional[Position]:
     before = state.way_back.position if state.way_back else None
     mark_good(layout, run)
     disarm(layout)
-    if before is not None and state.live is not None and before.slot != state.live.slot:
-        retire(layout, before)
+    if before is not None and state.live is not None:
+        for place in before.without(state.live):
+            retire(layout, place)
     return state.live
 
 
@@ -174,17 +208,16 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
         return state.live
     target, abandoned = state.way_back.position, state.live
     if target is not None:
-        run_slot(layout, target)
-        flip(layout, target)
-        _processes.run(layout, target)
+        serve(layout, target)
     else:
         _processes.run(layout, None)
-        for link in (layout.live_socket, layout.current, layout.current_environment):
+        _doors.close(layout)
+        for link in (layout.current, layout.current_environment):
             with contextlib.suppress(FileNotFoundError):
                 os.unlink(link)
-    if abandoned is not None and (target is None or abandoned.slot != target.slot):
-        retire(layout, abandoned)
     if abandoned is not None:
+        for place in abandoned.without(target):
+            retire(layout, place)
         same = target is not None and abandoned.release == target.release
         _end_trial(layout, abandoned.release, "bad" if blame and not same else "", run, why)
     _state.save(layout, _state.State(live=target))
@@ -198,7 +231,7 @@ def problem_of(layout: Layout, position: t.Optional[Position]) -> str:
     if position is None or manifest is None:
         return ""
     # The answers alone: a unit that was restarted once, weeks ago, is none of the run's business.
-    answers = [*_verify.slot_checks(layout, manifest, position.slot)[:1], *_verify.proxy_checks(manifest)]
+    answers = [*(_verify.slot_checks(layout, manifest, slot)[0] for slot in position.slots), *_verify.proxy_checks(manifest)]
     wrong = failed(run_checks(answers))
     return summary(wrong) if wrong else ""
 
@@ -212,7 +245,7 @@ def _end_trial(layout: Layout, release: str, verdict: str, run: str, why: str) -
 
 def with_last_words(layout: Layout, failure: Failure, position: Position, since: float, before: _evidence.Cursor) -> Failure:
     """The same failure, with what the application itself said."""
-    lines = _evidence.last_words(layout, position.slot, position.release, since, before)
+    lines = _evidence.last_words(layout, position.slots, position.release, since, before)
     lines += _processes.last_words(layout, position.release, since)
     told = f"{failure.what}\nThe application's last log lines:\n  " + "\n  ".join(lines) if lines else failure.what
     return Failure(told, fix=failure.fix, **failure.facts)

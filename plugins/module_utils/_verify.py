@@ -121,17 +121,29 @@ def _completed(layout: Layout, manifest: Manifest, slot: str, when: str, check: 
     )
 
 
-def watch_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:
-    """The same, which now has to stay so. One failing probe of many is chance; two in a row are not."""
+def watch_checks(layout: Layout, manifest: Manifest, slots: t.Sequence[str], window: float) -> t.List[Check]:
+    """The same, which now has to stay so, in all slots of a release and for its users. One failing probe of many is chance; two in a row are not."""
+    users = proxy_checks(manifest) or _answers(layout, manifest, slots)
+    return [*_hold(layout, manifest, slots, users, window), *_processes.checks(layout, manifest, window)]
+
+
+def canary_checks(layout: Layout, manifest: Manifest, slot: str, window: float) -> t.List[Check]:
+    """The same of one slot, while the others still run what was before."""
+    return _hold(layout, manifest, [slot], _answers(layout, manifest, [slot]), window)
+
+
+def _answers(layout: Layout, manifest: Manifest, slots: t.Sequence[str]) -> t.List[Check]:
+    return [_ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"]) for slot in slots]
+
+
+def _hold(layout: Layout, manifest: Manifest, slots: t.Sequence[str], asks: t.Sequence[Check], window: float) -> t.List[Check]:
     hold = {"hold": window, "interval": min(1.0, window / 4), "tolerate": 1}
-    asks = proxy_checks(manifest) or [_ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"])]
-    unit, workers = _process(layout, manifest, slot)
     # The first probe may fail by chance, too: a deadline of one interval is time for a second.
-    return [{**check, **hold, "deadline": hold["interval"]} for check in asks] + [
-        {**unit, **hold, "tolerate": 0, "steady": True},
-        {**workers, **hold, "max_replaced": manifest.health["replaced"]},
-        *_processes.checks(layout, manifest, window),
-    ]
+    found: t.List[Check] = [{**check, **hold, "deadline": hold["interval"]} for check in asks]
+    for slot in slots:
+        unit, workers = _process(layout, manifest, slot)
+        found += [{**unit, **hold, "tolerate": 0, "steady": True}, {**workers, **hold, "max_replaced": manifest.health["replaced"]}]
+    return found
 
 
 def gave_no_answer(verdicts: t.Any) -> bool:
@@ -143,9 +155,10 @@ def crashed(layout: Layout, position: Position) -> t.Callable[[], t.Optional[str
     """Ends the waiting early: a unit whose process has ended by itself will not become healthy by being asked again."""
 
     def look() -> t.Optional[str]:
-        unit = _systemd.show(layout.service_unit(position.slot))
-        if not unit.crashed:
-            return None
-        return f"{layout.service_unit(position.slot)} crashed ({unit.active}/{unit.sub}, {unit.restarts} restarts, result {unit.result})"
+        for name in map(layout.service_unit, position.slots):
+            unit = _systemd.show(name)
+            if unit.crashed:
+                return f"{name} crashed ({unit.active}/{unit.sub}, {unit.restarts} restarts, result {unit.result})"
+        return None
 
     return look

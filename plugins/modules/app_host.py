@@ -15,6 +15,7 @@ author:
   - The bulletproof.deploy authors (@bulletproof-deploy)
 description:
   - Creates the app's directories, installs the agent that the safety net and the boot run, and records which declaration the host is configured for.
+  - Says how many live sockets the proxy has. There is never one that the proxy knows and that leads nowhere while the app is served.
 extends_documentation_fragment:
   - bulletproof.deploy.app
 options:
@@ -26,6 +27,12 @@ options:
     description: The app's group.
     type: str
     required: true
+  instances:
+    description:
+      - How many instances of the app serve on this host, each with a live socket of its own.
+      - Fewer than before count only together with O(configuration), when the proxy does not know the others any more.
+    type: int
+    default: 1
   configuration:
     description: Digest of the declaration that the host is now configured for. Given last, when all roles have done their work.
     type: str
@@ -55,7 +62,7 @@ from dataclasses import dataclass
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package, _phase
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package, _doors, _phase
 from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_json
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, run
@@ -69,6 +76,7 @@ class Observed:
     places: t.Dict[str, t.Optional[Place]]
     agent: t.Optional[bytes]
     agent_wanted: bytes
+    doors: int
     configuration: str
 
 
@@ -97,6 +105,7 @@ def read(options: Options) -> Observed:
         places={path: place(path) for path in wanted},
         agent=_agent_package.installed(layout.agent),
         agent_wanted=_agent_package.build(),
+        doors=_doors.count(layout),
         configuration=(read_json(layout.configuration) or {}).get("digest", ""),
     )
 
@@ -127,7 +136,9 @@ def plan(options: Options, observed: Observed) -> t.List[Change]:
         changes.append(
             Change(layout.agent, before, "this collection's", partial(_agent_package.install, layout.agent, observed.agent_wanted))
         )
-    digest = options["configuration"]
+    digest, doors = options["configuration"], options["instances"]
+    if doors > observed.doors or (digest and doors != observed.doors):
+        changes.append(Change("live sockets", str(observed.doors), str(doors), partial(_doors.record, layout, doors)))
     if digest and digest != observed.configuration:
         record = partial(write_json, layout.configuration, {"digest": digest}, 0o600)
         changes.append(Change("configured for declaration", observed.configuration or None, digest, record))
@@ -144,6 +155,7 @@ def main() -> None:
             **_phase.APP,
             "user": {"type": "str", "required": True},
             "group": {"type": "str", "required": True},
+            "instances": {"type": "int", "default": 1},
             "configuration": {"type": "str"},
         },
         supports_check_mode=True,

@@ -41,7 +41,7 @@ health:
   returned: success
   type: dict
 slots:
-  description: The slots of the strategy.
+  description: The slots of the strategy; V(1..3) stands for three, in each of which the release runs.
   returned: success
   type: list
   elements: str

@@ -46,6 +46,7 @@ options:
   slots:
     description:
       - The slots of the strategy. One slot, V([main]), is restarted in place behind its socket. Of two, V([blue, green]), the idle one is started.
+      - A row of slots, V([1..3]), is restarted one after the other. The users of each are in another one meanwhile.
     type: list
     elements: str
     default: [blue, green]
@@ -53,9 +54,13 @@ options:
     description:
       - Only start the release in its idle slot and verify it there. What serves goes on serving, and the safety net is armed.
       - A later call of the same run without it sends the users there. So many hosts can be made ready first, and then switch together.
-      - Has no use with a single slot, which would be restarted.
+      - Is refused where the release would run in a slot that serves.
     type: bool
     default: false
+  canary:
+    description: In a row of slots, for how many seconds to watch the first that has moved, with its users, before the next one does; 0 for not at all.
+    type: float
+    default: 0
   schema:
     description:
       - With O(back=true), what to do when the database has been migrated further than the older release can run on, as this host's deploys have recorded it.

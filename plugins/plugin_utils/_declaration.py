@@ -106,6 +106,7 @@ RULES: t.Mapping[str, Rule] = {
     "app_server_names": _each(r"[A-Za-z0-9_.*~^$()\[\]|\\-]+", "host names"),
     "app_listen": _between(1, 65535),
     "app_watch": _between(0, 3600),
+    "app_instances": _between(1, 64),
     "app_batches": (_batches.ALLOWED, _batches.allowed),
     "app_batch_watch": _between(0, 3600),
     "app_max_failures": _between(0, 10000),
@@ -220,12 +221,15 @@ def check(variables: t.Mapping[str, t.Any], optional: t.Collection[str] = ()) ->
 def _together(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
     """What is wrong between variables that are right one by one."""
     watch = max(declared["app_watch"], declared.get("app_batch_watch", 0))
-    needed = declared["app_start_timeout"] + watch + 30
+    needed = declared["app_instances"] * declared["app_start_timeout"] + watch + 30
     if declared["app_lease"] < needed:
+        each = " for each of app_instances" if declared["app_instances"] > 1 else ""
         yield (
-            f"app_lease: found {declared['app_lease']}; allowed: at least {needed} (app_start_timeout + app_watch, or app_batch_watch if that is longer, "
+            f"app_lease: found {declared['app_lease']}; allowed: at least {needed} (app_start_timeout{each} + app_watch, or app_batch_watch if that is longer, "
             "+ 30), or a run that is well would be taken for dead."
         )
+    if declared["app_instances"] > 1 and declared["app_strategy"] != "rolling":
+        yield f"app_instances: found {declared['app_instances']}; allowed with app_strategy {declared['app_strategy']}: 1 (rolling has several)."
     stop = max((one["stop_timeout"] for one in processes(declared).values()), default=0)
     if stop and declared["app_lease"] < declared["app_start_timeout"] + stop + 30:
         yield (
@@ -289,6 +293,13 @@ def _checks(declared: t.Mapping[str, t.Any]) -> t.Iterator[str]:
                 engine.validate(plain)
         except Failure as failure:
             yield from (f"{name}: {line[2:]}." for line in failure.what.splitlines()[1:])
+
+
+def slots(declared: t.Mapping[str, t.Any]) -> t.List[str]:
+    """Where a release may run on a host: of several slots one that is idle, and of a row all."""
+    if declared["app_strategy"] == "direct":
+        return ["main"]
+    return ["blue", "green"] if declared["app_instances"] == 1 else [f"1..{declared['app_instances']}"]
 
 
 def fleet_mistakes(declared: t.Mapping[str, t.Any], hosts: int) -> t.Iterator[str]:

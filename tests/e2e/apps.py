@@ -130,7 +130,7 @@ class App:
 
     def processes(self, host: Host | None = None) -> dict[str, int]:
         """Unit to main process, for the slots that run."""
-        units = [f"{self.name}@{slot}.service" for slot in ("blue", "green", "main")]
+        units = [f"{self.name}@{slot}.service" for slot in ("blue", "green", "main", *"12345")]
         shown = (host or self.host).run(["systemctl", "show", "--property=Id,MainPID", *units]).stdout
         pairs = re.findall(r"^MainPID=(\d+)\nId=(\S+)$", shown, re.MULTILINE)
         assert len(pairs) == len(units), shown

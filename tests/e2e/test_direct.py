@@ -54,6 +54,18 @@ def test_a_release_that_does_not_import_restarts_nothing(shop: App, host: Host) 
     assert host.run(["systemctl", "show", "--property", "MainPID,NRestarts", "direct@main.service"]).stdout == serves
 
 
+def test_a_changed_unit_takes_effect_although_the_release_is_live(shop: App, host: Host) -> None:
+    """The one slot runs from the release already; what is new is how."""
+    serves = shop.processes()
+    shop.declare(systemd_gunicorn_service_extra={"Environment": "UNIT=changed"})
+    with under_load(shop, "direct, the same on a changed unit") as traffic:
+        shop.deploy(shop.version())
+    assert len(traffic.versions()) == 1 and shop.processes() != serves
+    environ = host.read(f"/proc/{shop.processes()['direct@main.service']}/environ")
+    assert "UNIT=changed" in environ.split("\0")
+    assert shop.deploy(shop.version()).recap(host.name)["changed"] == 0
+
+
 def test_what_is_in_flight_is_finished(shop: App) -> None:
     """The one slot is stopped in the middle of its longest requests; they end well, and only then the other release begins."""
     with long_requests(shop):

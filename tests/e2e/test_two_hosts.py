@@ -87,3 +87,20 @@ def test_both_go_back_on_request(shop: App) -> None:
         assert shop.version(host) == "2.0.0"
     shop.roll_back()
     both_as_before(shop, first)
+
+
+def test_instances_on_both_hosts_go_back_when_one_host_fails(shop: App) -> None:
+    """The first host has moved slot by slot, to two instances, when the second one fails in its first."""
+    served = shop.live()
+    well, ill = shop.hosts
+    ill.run(["rm", "-rf", "/opt/pair/shared/elsewhere"])
+    shop.declare(app_strategy="rolling", app_instances=2, app_workers=1)
+    with under_load(shop, "two hosts, two instances each", host=well) as traffic:
+        played = shop.broken_deploy("1.1.0", app_environment=ELSEWHERE, app_batch_watch=0)
+        both_as_before(shop, served)
+        shop.deploy("1.1.0", app_batch_watch=0)
+    assert traffic.versions() == ["1.0.0", "1.1.0"]
+    assert '"Switch to the release"' in played.ended()[ill.name][2]
+    for host in shop.hosts:
+        assert list(shop.processes(host)) == ["pair@1.service", "pair@2.service"]
+        assert {shop.version(host) for _ in range(4)} == {"1.1.0"}

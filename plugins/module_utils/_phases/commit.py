@@ -55,8 +55,8 @@ class Commit:
             Change(f"release {live.release}", "live", "good", partial(_transition.mark_good, layout, options["run"])),
             Change("safety net", "armed", "disarmed", partial(_transition.disarm, layout)),
         ]
-        if before is not None and before.slot != live.slot:
-            changes.append(Change(layout.service_unit(before.slot), "active", "inactive", partial(_transition.retire, layout, before)))
+        for place in before.without(live) if before is not None else []:
+            changes.append(Change(layout.service_unit(place.slot), "active", "inactive", partial(_transition.retire, layout, place)))
         changes.append(Change("releases", None, f"at most {options['keep']} good ones", partial(self._prune, options)))
         return [*changes, unlock]
 

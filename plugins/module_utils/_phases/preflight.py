@@ -215,7 +215,7 @@ def live_problem(layout: Layout, state: _state.State) -> str:
     if manifest is None:
         return f"the manifest of {state.live.release} is gone"
     if not _transition.is_live(layout, state.live):
-        return f"{layout.service_unit(state.live.slot)} does not run from {state.live.release}, or the live socket points elsewhere"
+        return f"{layout.service_unit(state.live.slot)} does not run from {state.live.release}, or a live socket points elsewhere"
     if state.live.environment != _environments.now(layout):
         return f"{layout.dotenv} is not what {state.live.release} was switched to any more"
     problem = _unpack.tree_problem(layout, manifest) or "; ".join(_processes.problems(layout, state.live))
@@ -223,7 +223,10 @@ def live_problem(layout: Layout, state: _state.State) -> str:
         return f"{state.live.release}: {problem}"
     checks = [
         {**check, "deadline": 0, "successes": 1}
-        for check in [*_verify.slot_checks(layout, manifest, state.live.slot), *_verify.proxy_checks(manifest)]
+        for check in [
+            *(check for slot in state.live.slots for check in _verify.slot_checks(layout, manifest, slot)),
+            *_verify.proxy_checks(manifest),
+        ]
     ]
     wrong = failed(run_checks(checks))
     return f"{state.live.release} is not healthy: {summary(wrong)}" if wrong else ""

@@ -12,6 +12,7 @@ from dataclasses import dataclass, replace
 from functools import partial
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
+    _doors,
     _environments,
     _evidence,
     _manifest,
@@ -39,6 +40,7 @@ SPEC: t.Dict[str, t.Any] = {
     "again": {"type": "bool", "default": False},
     "slots": {"type": "list", "elements": "str", "default": ["blue", "green"]},
     "warm_up": {"type": "bool", "default": False},
+    "canary": {"type": "float", "default": 0.0},
     "schema": {"type": "str", "choices": ["refuse", "allow"], "default": "refuse"},
     "environment": {"type": "str", "choices": ["then", "now"], "default": "then"},
 }
@@ -115,10 +117,13 @@ class Switch:
         )
         self.target = target
         was = f"slot {before.slot}: {before.release}" if before else "nothing"
+        if options["warm_up"] and target.without(before) != target.places:
+            raise Failure(
+                f"Slot {target.slot} serves, so nothing can start beside it.", fix="Leave out warm_up, or name an idle slot in slots."
+            )
         start = [
             Change("safety net", None, f"back to {was}", partial(self._arm, layout, options, target, wanted)),
-            Change(layout.slot(target.slot), None, target.release, partial(self._timed, "start", _transition.run_slot, layout, target)),
-            Change("verify on its socket", None, target.release, partial(self._verify, "verify", layout, target, wanted)),
+            *self._occupy(layout, before, target, wanted, again=same, canary=options["canary"]),
         ]
         if environment and environment not in observed.environments:
             start.insert(0, Change("environment", before.environment if before else None, environment, partial(_environments.keep, layout)))
@@ -135,15 +140,55 @@ class Switch:
         return [*([] if warm else start), *([] if options["warm_up"] else serve)]
 
     def _arm(self, layout: Layout, options: Options, target: Position, manifest: _manifest.Manifest) -> None:
-        write_json(layout.cursors, _verify.cursors_of(layout, manifest, target.slot), 0o600)
+        write_json(layout.cursors, _verify.cursors_of(layout, manifest, target.slots[0]), 0o600)
         _transition.arm(layout, options["run"], target, options["back"])
 
+    def _occupy(
+        self, layout: Layout, before: t.Optional[Position], target: Position, manifest: _manifest.Manifest, again: bool, canary: float
+    ) -> t.List[Change]:
+        """The release in each of its slots, first beside what serves, then in its place, one slot after the other. The users of a slot that has to restart are
+        in another one meanwhile, where there is one. The first that they come back to is the canary.
+
+        :param canary: Seconds to watch it; 0 for not at all.
+        """
+        served = before.places if before else []
+        changes = [change for place in target.without(before) for change in self._start(layout, place, manifest)]
+        for old in [one for one in served if one.slot in target.slots]:
+            place = replace(target, slot=old.slot)
+            start = self._start(layout, place, manifest, again)
+            others = [one for one in [*served, *target.places] if one.slot != old.slot]
+            if not others:
+                changes += start
+                continue
+            name = f"users of slot {place.slot}"
+            changes += [
+                Change(name, place.slot, "another slot", partial(_transition.step_aside, layout, old, others)),
+                *start,
+                Change(name, "another slot", place.slot, partial(_doors.lead, layout, target.slots, place.slot)),
+            ]
+            if canary:
+                watch = partial(self._watch, layout, place, manifest, canary)
+                changes.append(Change(f"watch slot {place.slot}", None, f"{canary:g} s", partial(self._timed, "canary", watch)))
+                canary = 0
+        return changes
+
+    def _start(self, layout: Layout, place: Position, manifest: _manifest.Manifest, again: bool = False) -> t.List[Change]:
+        return [
+            Change(layout.slot(place.slot), None, place.release, partial(self._timed, "start", _transition.run_slot, layout, place, again)),
+            Change("verify on its socket", None, place.release, partial(self._verify, "verify", layout, place, manifest)),
+        ]
+
+    def _watch(self, layout: Layout, place: Position, manifest: _manifest.Manifest, window: float) -> None:
+        self.verdicts += _transition.verify(layout, place, _verify.canary_checks(layout, manifest, place.slot, window))
+
     def _timed(self, name: str, step: t.Callable[..., t.Any], *arguments: t.Any) -> t.Any:
+        """Several steps of one name take as long as all of them."""
         began = time.monotonic()
         try:
             return step(*arguments)
         finally:
-            self.seconds[name] = round(time.monotonic() - began, 4)
+            # Each slot has this step; they take as long as all of them.
+            self.seconds[name] = round(self.seconds.get(name, 0.0) + time.monotonic() - began, 4)
 
     def _flip(self, layout: Layout, target: Position, run: str, manifest: _manifest.Manifest) -> None:
         self._timed("flip", _transition.flip, layout, target)
@@ -167,7 +212,7 @@ class Switch:
             else ([*_verify.proxy_checks(manifest), *_processes.checks(layout, manifest)], "after")
         )
         # What the app's own people want to see is asked of a release that is up.
-        steps = [ready, _verify.declared(layout, manifest, target.slot, when, read_json(layout.cursors))]
+        steps = [ready, _verify.declared(layout, manifest, target.slots[0], when, read_json(layout.cursors))]
         try:
             self.verdicts += self._timed(name, _transition.verify_in_turn, layout, target, steps)
         except Failure as failure:

@@ -28,8 +28,8 @@ def watch(options: _runner.Options) -> t.Dict[str, t.Any]:
     manifest = _manifest.need(layout, state.live.release)
     hold = {"hold": options["window"]}
     checks = [
-        *_verify.watch_checks(layout, manifest, state.live.slot, options["window"]),
-        *({**hold, **check} for check in _verify.declared(layout, manifest, state.live.slot, "watch", read_json(layout.cursors))),
+        *_verify.watch_checks(layout, manifest, state.live.slots, options["window"]),
+        *({**hold, **check} for check in _verify.declared(layout, manifest, state.live.slots[0], "watch", read_json(layout.cursors))),
     ]
     try:
         verdicts = _transition.verify(layout, state.live, checks)

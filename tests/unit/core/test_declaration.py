@@ -89,6 +89,12 @@ def test_a_good_one():
             "app_lease: found 60; allowed: at least 100 (app_start_timeout + app_watch, or app_batch_watch if that is longer, + 30)",
         ),
         ({"app_lease": 130, "app_batch_watch": 60}, "app_lease: found 130; allowed: at least 150"),
+        ({"app_instances": 0, "app_strategy": "rolling"}, "app_instances: found 0; allowed: a whole number from 1 to 64."),
+        ({"app_instances": 3}, "app_instances: found 3; allowed with app_strategy blue_green: 1 (rolling has several)."),
+        (
+            {"app_instances": 5, "app_strategy": "rolling"},
+            "app_lease: found 300; allowed: at least 340 (app_start_timeout for each of app_instances + app_watch",
+        ),
         ({"app_batches": [1, 0]}, "app_batches: found [1, 0]; allowed: a list of numbers of hosts (1 or more)"),
         ({"app_batches": ["150%"]}, 'app_batches: found ["150%"]; allowed'),
         ({"app_batches": []}, "app_batches: found []; allowed"),
@@ -111,6 +117,14 @@ def test_one_mistake(variables, said):
 def test_all_mistakes_at_once_and_no_secret_among_them():
     found = mistakes(app_workers="three", app_lease="x", app_nome="x", app_environment={"1": "canary-12345"}, app_source=...)
     assert len(found) == 5 and "canary" not in "".join(found), found
+
+
+@pytest.mark.parametrize(
+    "strategy,instances,slots",
+    [("blue_green", 1, ["blue", "green"]), ("rolling", 1, ["blue", "green"]), ("rolling", 3, ["1..3"]), ("direct", 1, ["main"])],
+)
+def test_where_a_release_may_run(strategy, instances, slots):
+    assert _declaration.slots({"app_strategy": strategy, "app_instances": instances}) == slots
 
 
 def test_what_a_playbook_can_do_without():

@@ -71,7 +71,7 @@ def test_last_words_are_those_since_the_cursor_also_in_a_log_that_was_rotated(la
         stream.write("x\n" * _evidence.READ + "the cause\n")
     log.rename(f"{log}.1")
     log.write_text("Worker failed to boot.\n")
-    told = _evidence.last_words(layout, "blue", "1-a", 0, before)
+    told = _evidence.last_words(layout, ["blue"], "1-a", 0, before)
     assert told[-3:] == ["the cause", "Worker failed to boot.", "said to the journal"] and "long ago" not in told
-    assert _evidence.last_words(layout, "blue", "1-a", 0, nothing)[-3:] == told[-3:]
-    assert _evidence.last_words(layout, "blue", "1-a", 0, _evidence.NOTHING) == ["said to the journal"]
+    assert _evidence.last_words(layout, ["blue"], "1-a", 0, nothing)[-3:] == told[-3:]
+    assert _evidence.last_words(layout, ["blue"], "1-a", 0, _evidence.NOTHING) == ["said to the journal"]

@@ -24,6 +24,7 @@ OPTIONS = {
     "back": False,
     "again": False,
     "warm_up": False,
+    "canary": 0.0,
     "version": None,
     "schema": "refuse",
     "environment": "then",
@@ -102,6 +103,64 @@ def test_what_only_seems_to_be_live_is_deployed_again(state):
     assert target.slot == "green" and len(changes) == 5
 
 
+@pytest.mark.parametrize("slots,live", [(["main"], "main"), (["1..3"], "1..3"), (["1..2"], "1..3")])
+def test_nothing_starts_beside_what_serves_in_its_own_slot(slots, live):
+    with pytest.raises(Failure, match="serves, so nothing can start beside it"):
+        planned(State(live=Position(live, "1-a")), release="2-b", slots=slots, warm_up=True)
+
+
+def test_a_single_slot_is_restarted_with_its_users_at_its_socket():
+    _target, changes = planned(State(live=Position("main", "1-a")), release="2-b", slots=["main"], canary=5)
+    assert changes == [
+        ("safety net", None, "back to slot main: 1-a"),
+        ("/opt/shop/slots/main", None, "2-b"),
+        ("verify on its socket", None, "2-b"),
+        ("/run/shop/live.sock", "main", "main"),
+        ("verify through the proxy", None, "2-b"),
+    ]
+
+
+def moved(slot):
+    return [
+        (f"users of slot {slot}", slot, "another slot"),
+        (f"/opt/shop/slots/{slot}", None, "2-b"),
+        ("verify on its socket", None, "2-b"),
+        (f"users of slot {slot}", "another slot", slot),
+    ]
+
+
+def test_a_row_moves_slot_by_slot_the_canary_first():
+    target, changes = planned(State(live=Position("1..3", "1-a")), release="2-b", slots=["1..3"], canary=5)
+    assert target.slot == "1..3"
+    assert changes == [
+        ("safety net", None, "back to slot 1..3: 1-a"),
+        *moved("1"),
+        ("watch slot 1", None, "5 s"),
+        *moved("2"),
+        *moved("3"),
+        ("/run/shop/live.sock", "1..3", "1..3"),
+        ("verify through the proxy", None, "2-b"),
+    ]
+
+
+def beside(slot):
+    return moved(slot)[1:3]
+
+
+@pytest.mark.parametrize(
+    "live,slots,steps",
+    [
+        (None, "1..2", [*beside("1"), *beside("2")]),
+        ("blue", "1..2", [*beside("1"), *beside("2")]),
+        ("1..2", "1..3", [*beside("3"), *moved("1"), *moved("2")]),
+        ("1..3", "1..2", [*moved("1"), *moved("2")]),
+    ],
+)
+def test_a_row_begins_beside_what_serves_where_it_can(live, slots, steps):
+    _target, changes = planned(State(live=Position(live, "1-a") if live else None), release="2-b", slots=[slots])
+    assert changes[1:-2] == steps
+
+
 @pytest.mark.parametrize(
     "slots,live,idle",
     [
@@ -111,6 +170,8 @@ def test_what_only_seems_to_be_live_is_deployed_again(state):
         (["main"], "main", "main"),
         (["main"], "green", "main"),
         (["blue", "green"], "main", "blue"),
+        (["1..3"], "1..3", "1..3"),
+        (["1..3"], "blue", "1..3"),
     ],
 )
 def test_idle_slot(slots, live, idle):

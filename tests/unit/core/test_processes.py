@@ -225,6 +225,7 @@ def test_the_home_is_the_first_of_the_inventory_whatever_the_limit(found, hosts,
 def test_going_back_and_booting_bring_them_along(layout, systemd, monkeypatch):
     """Fails when go_back, or the boot, forgets them."""
     first, second = have(layout, "1-a"), have(layout, "2-b")
+    monkeypatch.setattr(_transition, "serves_from", lambda *arguments: False)
     for name in ("run_slot", "flip", "retire"):
         monkeypatch.setattr(_transition, name, lambda *arguments: None)
     _processes.run(layout, second)

@@ -28,6 +28,20 @@ def test_what_is_saved_is_loaded(layout, before):
     assert armed.committed == before and armed.commit() == State(live=NEW)
 
 
+@pytest.mark.parametrize("slot,slots", [("blue", ["blue"]), ("1..3", ["1", "2", "3"]), ("1..12", [str(number) for number in range(1, 13)])])
+def test_a_row_of_slots_is_a_place_for_each(slot, slots):
+    row = Position(slot, "1-a", 5.0, "run1", "me", "env")
+    assert row.slots == slots
+    assert row.places == [Position(one, "1-a", 5.0, "run1", "me", "env") for one in slots]
+
+
+def test_what_another_position_does_not_take_is_left():
+    row = Position("1..3", "1-a")
+    assert [place.slot for place in row.without(Position("1..2", "2-b"))] == ["3"]
+    assert row.without(OLD) == row.without(None) == row.places
+    assert OLD.without(Position("blue", "2-b")) == []
+
+
 def test_arming_twice_keeps_the_first_way_back():
     """A host that was armed already goes back to what it was last sure of, not to what was on trial."""
     twice = State(live=OLD).arm("run1", NEW, 1.0).arm("run2", NEWER, 2.0)

@@ -38,6 +38,7 @@ APP: dict[str, t.Any] = {
     "app_server_names": ["shop.example.com"],
     "app_python": "/usr/bin/python3",
     "app_processes": {},
+    "app_instances": 1,
 }
 UNITS = {
     "shop@.service": "service.j2",
@@ -172,9 +173,21 @@ def test_a_misspelt_directive_is_refused_by_name() -> None:
 
 def test_the_upstream_is_the_live_socket_alone_and_never_kept() -> None:
     site = render("proxy", "site.conf.j2")
-    assert set(re.findall(r"server (unix:\S+) max_fails=0;", site)) == {"unix:/run/shop/live.sock"}
+    assert re.findall(r"server (unix:\S+) max_fails=0;", site) == ["unix:/run/shop/live.sock"] * 2
     assert "keepalive" not in site
     assert "proxy_set_header Connection close;" in render("proxy", "location.conf.j2")
+
+
+def test_each_instance_has_a_live_socket_in_the_upstream() -> None:
+    site = render("proxy", "site.conf.j2", app_instances=3)
+    assert re.findall(r"server unix:/run/shop/(\S+) max_fails=0;", site) == ["live.sock", "live-2.sock", "live-3.sock"]
+
+
+def test_a_unit_that_goes_back_has_time_for_all_instances() -> None:
+    bounds = [
+        re.findall(r"TimeoutStartSec=(\d+)", render("systemd_gunicorn", "live.service.j2", app_instances=number)) for number in (1, 3)
+    ]
+    assert bounds == [["125"], ["315"]]
 
 
 def test_websockets_for_asgi_only() -> None:
