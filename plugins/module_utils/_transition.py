@@ -35,8 +35,9 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._state import P
 # systemd has its own, shorter limits for starting and stopping (TimeoutStartSec, TimeoutStopSec): this one only ends a systemctl that hangs.
 SYSTEMCTL = 300.0
 
-# How long a slot may take to come to the end of its queue. A release that hangs would never.
-DRAIN = 2.0
+# How long a slot may take to come to the end of its queue, before that is thrown away; and where it is not, or where the release may be one that hangs.
+DRAIN = 30.0
+SHORT_DRAIN = 2.0
 
 
 def release_target(release: str) -> str:
@@ -92,7 +93,7 @@ def step_aside(layout: Layout, place: Position, others: t.Sequence[Position]) ->
     other = next((one for one in others if serves_from(layout, one)), None)
     if other is not None:
         _doors.away(layout, place.slot, other.slot)
-        empty_queue(layout, place)
+        empty_queue(layout, place, SHORT_DRAIN)
 
 
 def flip(layout: Layout, position: Position) -> None:
@@ -114,21 +115,21 @@ def serve(layout: Layout, position: Position) -> None:
     _processes.run(layout, position)
 
 
-def retire(layout: Layout, place: Position) -> None:
+def retire(layout: Layout, place: Position, patience: float = DRAIN) -> None:
     """Let a slot that no new request is sent to finish those that it has, and end.
 
     With its socket unit goes the kernel's queue of connections that nobody has accepted yet. The queue is first in, first out: once a
     request of our own has been answered, it holds none from before.
     """
-    empty_queue(layout, place)
+    empty_queue(layout, place, patience)
     _systemd.stop([layout.service_unit(place.slot), layout.socket_unit(place.slot)])
 
 
-def empty_queue(layout: Layout, place: Position) -> None:
+def empty_queue(layout: Layout, place: Position, patience: float = DRAIN) -> None:
     """Wait until a slot has accepted every connection that came before a request of our own."""
     manifest = _manifest.load(layout, place.release)
     if manifest is not None and not _systemd.show(layout.service_unit(place.slot)).crashed:
-        run_checks([{"type": "http", "unix_socket": layout.socket(place.slot), "path": manifest.health["path"], "timeout": DRAIN}])
+        run_checks([{"type": "http", "unix_socket": layout.socket(place.slot), "path": manifest.health["path"], "timeout": patience}])
 
 
 def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
@@ -217,7 +218,7 @@ def go_back(layout: Layout, why: str, run: str, blame: bool) -> t.Optional[Posit
                 os.unlink(link)
     if abandoned is not None:
         for place in abandoned.without(target):
-            retire(layout, place)
+            retire(layout, place, SHORT_DRAIN)
         same = target is not None and abandoned.release == target.release
         _end_trial(layout, abandoned.release, "bad" if blame and not same else "", run, why)
     _state.save(layout, _state.State(live=target))

@@ -150,11 +150,15 @@ class App:
 
     def only_unit(self, host: Host | None = None, timeout: float = 45) -> str:
         """The unit that runs, once the one before has finished its requests."""
+        return self.units(1, host, timeout)[0]
+
+    def units(self, count: int, host: Host | None = None, timeout: float = 45) -> list[str]:
+        """As many units as run, once those before have finished their requests."""
         deadline = time.monotonic() + timeout
-        while len(units := list(self.processes(host))) != 1:
-            assert time.monotonic() < deadline, f"{units} run on {host or self.host}; expected one."
+        while len(units := list(self.processes(host))) != count:
+            assert time.monotonic() < deadline, f"{units} run on {host or self.host}; expected {count}."
             time.sleep(0.2)
-        return units[0]
+        return units
 
     def stop(self) -> None:
         """Take no more of the machine; what is on the host stays, to be looked at."""

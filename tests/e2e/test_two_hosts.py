@@ -102,5 +102,5 @@ def test_instances_on_both_hosts_go_back_when_one_host_fails(shop: App) -> None:
     assert traffic.versions() == ["1.0.0", "1.1.0"]
     assert '"Switch to the release"' in played.ended()[ill.name][2]
     for host in shop.hosts:
-        assert list(shop.processes(host)) == ["pair@1.service", "pair@2.service"]
+        assert shop.units(2, host) == ["pair@1.service", "pair@2.service"]
         assert {shop.version(host) for _ in range(4)} == {"1.1.0"}
