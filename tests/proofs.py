@@ -90,6 +90,13 @@ PROOFS = (
         "fault/test_bad_versions.py::test_a_bad_version[1.2.0-workers-crash-after-5s]",
     ),
     Proof(
+        "watch-ends-early",
+        "_phases/watch.py",
+        "checks, to_the_end=False)",
+        "checks)",
+        "e2e/test_revert.py::test_a_version_that_fails_later_is_seen_and_goes_back[blue_green]",
+    ),
+    Proof(
         "commit-of-a-stranger",
         "_phases/commit.py",
         'if not committed and not state.armed_by(options["run"]):',

@@ -99,10 +99,12 @@ def retire(layout: Layout, position: Position) -> None:
     _systemd.stop([service, layout.socket_unit(position.slot)])
 
 
-def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
+def verify(
+    layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]], to_the_end: bool = True
+) -> t.List[t.Dict[str, t.Any]]:
     """Run checks against a position; Failure, with the verdicts that did not pass, unless all do."""
     crashed = _verify.crashed(layout, position)
-    verdicts = run_checks(list(checks), stop=crashed)
+    verdicts = run_checks(list(checks), stop=crashed, to_the_end=to_the_end)
     wrong = failed(verdicts)
     if wrong:
         said = f"Release {position.release} is not healthy in slot {position.slot}"
