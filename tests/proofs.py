@@ -41,7 +41,7 @@ PROOFS = (
     Proof("boot-unit", "_agent.py", '"boot": boot', '"boot": expire', "fault/test_reboot.py::test_a_quiet_host"),
     Proof(
         "revert-at-boot",
-        "_agent.py",
+        "_unfinished.py",
         'revert(layout, f"the host restarted before run {state.way_back.run} was committed")',
         "_transition.flip(layout, state.live)",
         "fault/test_reboot.py::test_between_switch_and_commit",
@@ -154,7 +154,7 @@ PROOFS = (
     ),
     Proof(
         "fleet-stays",
-        "_agent.py",
+        "_unfinished.py",
         "if not state.way_back.good:",
         "if True:",
         "e2e/test_rolling.py::test_between_the_two_steps_of_a_commit_only_its_run_goes_back",
@@ -360,8 +360,8 @@ PROOFS = (
     ),
     Proof(
         "processes-after-a-boot",
-        "_agent.py",
-        "            _processes.run(layout, state.live)\n",
+        "_unfinished.py",
+        "        _processes.run(layout, state.live)\n",
         "",
         "e2e/test_processes.py::test_a_rollback_and_a_restart_of_the_host_bring_back_the_right_ones",
     ),
