@@ -53,7 +53,7 @@ def answer(phase, options, live):
         return {"changed": True, "release": release, "venv": "stub", "seconds": dict.fromkeys(parts, 0.1)}
     if phase == "release_switch":
         parts = ("start", "verify", "flip", "proxy")
-        where = {"release": release, "slot": "green", "before": LIVE}
+        where = {"release": release, "slot": "green", "before": LIVE, "flipped": 0.0 if options["warm_up"] else time.time()}
         return {"changed": True, **where, "verdicts": VERDICTS, "seconds": dict.fromkeys(parts, 0.1)}
     if phase == "release_watch":
         return {"changed": False, "release": release, "verdicts": VERDICTS}
