@@ -49,10 +49,10 @@ def test_a_version_that_does_not_start_never_sees_a_user(shop: App) -> None:
     went_back(shop, played, "1.2.0-crash-on-boot", "crash-on-boot: the metrics of this worker could not be registered")
 
 
-def watched(shop: App) -> float:
-    """Seconds of the newest watch, as the host wrote them down."""
+def watched(shop: App) -> list[float]:
+    """Seconds of each watch, as the host wrote them down."""
     lines = [json.loads(line) for line in shop.host.read(f"/var/log/{shop.name}/deployment.log").splitlines()]
-    return float(next(line["seconds"] for line in reversed(lines) if line["phase"] == "watch"))
+    return [float(line["seconds"]) for line in lines if line["phase"] == "watch"]
 
 
 def test_a_version_that_fails_later_is_seen_and_goes_back(shop: App) -> None:
@@ -60,11 +60,13 @@ def test_a_version_that_fails_later_is_seen_and_goes_back(shop: App) -> None:
     with under_load(shop, f"{shop.name}: fails after 5 s") as traffic:
         played = shop.broken_deploy("1.2.0-fails-after-5s", app_watch=window)
     assert traffic.versions() == ["1.1.0", "1.2.0-fails-after-5s"]
-    # It fails within its first 5 s, and a few probes are enough to know: nobody stays on it for the rest of the window.
-    assert watched(shop) < 0.75 * window
-    assert "not seen to the end" in played.output
+    # It fails in its first 5 s of many more, and a few probes are enough to know. On a slow machine that may be before it is watched.
+    for seconds in watched(shop):
+        assert seconds < 0.75 * window and "not seen to the end" in played.output
     # From the first error to the last: the new version was noticed, and gone back from.
     failing = [outcome.ended for outcome in traffic.outcomes if outcome.status == 500]
     if failing:
-        print(f"{shop.name}: the app itself answered 500 for {max(failing) - min(failing):.1f} s")
+        lasted = max(failing) - min(failing)
+        print(f"{shop.name}: the app itself answered 500 for {lasted:.1f} s")
+        assert lasted < window / 2
     went_back(shop, played, "1.2.0-fails-after-5s", "fails-after-5s: the price list has expired")
