@@ -60,7 +60,7 @@ def test_a_version_that_fails_later_is_seen_and_goes_back(shop: App) -> None:
     with under_load(shop, f"{shop.name}: fails after 5 s") as traffic:
         played = shop.broken_deploy("1.2.0-fails-after-5s", app_watch=window)
     assert traffic.versions() == ["1.1.0", "1.2.0-fails-after-5s"]
-    # It fails in its first 5 s of many more, and a few probes are enough to know. On a slow machine that may be before it is watched.
+    # It fails 5 s after its start, and a few probes are enough to know. On a slow machine that may be before it is watched.
     for seconds in watched(shop):
         assert seconds < 0.75 * window and "not seen to the end" in played.output
     # From the first error to the last: the new version was noticed, and gone back from.
