@@ -41,10 +41,17 @@ PROOFS = (
     Proof("boot-unit", "_agent.py", '"boot": boot', '"boot": expire', "fault/test_reboot.py::test_a_quiet_host"),
     Proof(
         "revert-at-boot",
-        "_agent.py",
+        "_unfinished.py",
         'revert(layout, f"the host restarted before run {state.way_back.run} was committed")',
         "_transition.flip(layout, state.live)",
         "fault/test_reboot.py::test_between_switch_and_commit",
+    ),
+    Proof(
+        "half-built-at-a-boot",
+        "_unfinished.py",
+        "    _prune.sweep(layout)\n",
+        "",
+        "fault/test_reboot.py::test_a_quiet_host",
     ),
     Proof(
         "timer-at-boot",
@@ -88,6 +95,13 @@ PROOFS = (
         ', "max_replaced": manifest.health["replaced"]',
         "",
         "fault/test_bad_versions.py::test_a_bad_version[1.2.0-workers-crash-after-5s]",
+    ),
+    Proof(
+        "watch-ends-early",
+        "_phases/watch.py",
+        "checks, to_the_end=False)",
+        "checks)",
+        "e2e/test_revert.py::test_a_version_that_fails_later_is_seen_and_goes_back[blue_green]",
     ),
     Proof(
         "commit-of-a-stranger",
@@ -147,7 +161,7 @@ PROOFS = (
     ),
     Proof(
         "fleet-stays",
-        "_agent.py",
+        "_unfinished.py",
         "if not state.way_back.good:",
         "if True:",
         "e2e/test_rolling.py::test_between_the_two_steps_of_a_commit_only_its_run_goes_back",

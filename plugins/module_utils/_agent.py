@@ -4,7 +4,8 @@
 
 """What a host can do for itself, without a controller: go back when a run has fallen silent, and serve again after a boot.
 
-Installed as one file, ``<root>/.deploy/agent.pyz``, and called by the app's own units.
+Installed as one file, ``<root>/.deploy/agent.pyz``, and called by the app's own units: every few seconds while the net is armed, and nearly always only
+to see that the run is well. So what it takes to see that is loaded at once, and all else when there is something to do.
 """
 
 from __future__ import annotations
@@ -14,15 +15,13 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _manifest, _state, _systemd, _transition
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _lock, _state
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
-from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import as_failure
 
 # A switch holds the mutex for as long as it works. The timer looks again a few seconds later, so it need not wait long.
 PATIENCE = 3.0
-WHO = "the safety net"
 
 
 def lease_ended(layout: Layout, state: _state.State, now: float) -> t.Optional[str]:
@@ -37,39 +36,14 @@ def lease_ended(layout: Layout, state: _state.State, now: float) -> t.Optional[s
     return None
 
 
-def revert(layout: Layout, why: str) -> None:
-    state = _state.load(layout)
-    run = state.way_back.run if state.way_back else ""
-    began = time.monotonic()
-    try:
-        back = _transition.go_back(layout, why, run, blame=False)
-    except Exception as error:
-        failure = as_failure(error)
-        _audit.append(layout, run, WHO, "revert", "failed", time.monotonic() - began, why=why, error=failure.what)
-        raise failure from error
-    _audit.append(layout, run, WHO, "revert", "ok", time.monotonic() - began, why=why, release=back.release if back else None)
-
-
-def settle(layout: Layout, why: str) -> None:
-    """End what a dead run left open: go back, or, where it had begun to commit, stay."""
-    state = _state.load(layout)
-    if state.way_back is None:
-        return
-    if not state.way_back.good:
-        revert(layout, why)
-        return
-    began = time.monotonic()
-    live = _transition.finish(layout, state.way_back.run)
-    release = live.release if live else None
-    _audit.append(layout, state.way_back.run, WHO, "commit", "ok", time.monotonic() - began, why=why, release=release)
-
-
 def expire(layout: Layout) -> None:
     """Called by the timer: end what a run has left open when its lease has ended; stop the timer when nothing is armed."""
     state = _state.load(layout)
     if state.way_back is not None and lease_ended(layout, state, time.time()) is None:
         # A run that is well may be at work for longer than anybody waits for the mutex, and this is no failure.
         return
+    from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd, _unfinished
+
     with exclusive(layout.private, "host", PATIENCE):
         state = _state.load(layout)
         if state.way_back is None:
@@ -77,17 +51,15 @@ def expire(layout: Layout) -> None:
             return
         why = lease_ended(layout, state, time.time())
         if why is not None:
-            settle(layout, why)
+            _unfinished.settle(layout, why)
 
 
 def boot(layout: Layout) -> None:
-    """Called once after a boot, when /run is empty: serve what was served. A run that was under way did not survive it."""
+    """Called once after a boot."""
+    from ansible_collections.bulletproof.deploy.plugins.module_utils import _unfinished
+
     with exclusive(layout.private, "host", PATIENCE):
-        state = _state.load(layout)
-        if state.way_back is not None and not state.way_back.good:
-            revert(layout, f"the host restarted before run {state.way_back.run} was committed")
-        elif state.live is not None and _manifest.load(layout, state.live.release) is not None:
-            _transition.serve(layout, state.live)
+        _unfinished.boot(layout)
 
 
 def main(argv: t.Sequence[str]) -> int:

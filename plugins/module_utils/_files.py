@@ -11,7 +11,6 @@ from __future__ import annotations
 
 import json
 import os
-import tempfile
 import typing as t
 
 
@@ -29,6 +28,9 @@ def write_atomically(path: str, text: t.Union[str, bytes], mode: int = 0o644, ow
 
     :param owner: (uid, gid); None leaves the writer's own.
     """
+    # The agent reads far more often than it writes.
+    import tempfile
+
     directory = os.path.dirname(path)
     handle, temporary = tempfile.mkstemp(prefix=f".{os.path.basename(path)}.", dir=directory)
     try:

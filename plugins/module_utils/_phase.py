@@ -11,7 +11,7 @@ import threading
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent, _audit, _lock, _runner, _state
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _audit, _lock, _runner, _state, _unfinished
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
@@ -49,7 +49,7 @@ def settle(layout: Layout, run: str) -> None:
     """Finish what a dead run left armed, without waiting for the timer: this run now holds the lock, so that one is over."""
     state = _state.load(layout)
     if state.way_back is not None and state.way_back.run != run:
-        _agent.settle(layout, f"run {run} took over from run {state.way_back.run}, which was never committed")
+        _unfinished.settle(layout, f"run {run} took over from run {state.way_back.run}, which was never committed")
 
 
 @contextlib.contextmanager

@@ -36,16 +36,27 @@ def in_use(layout: Layout) -> t.Set[str]:
     return used | {os.path.basename(target) for target in map(read_link, links) if target}
 
 
+def leftovers(layout: Layout) -> t.List[str]:
+    """What a run that was cut short has half built or half removed."""
+    names = os.listdir(layout.releases) if os.path.isdir(layout.releases) else []
+    return [os.path.join(layout.releases, name) for name in sorted(names) if name.startswith(LEFTOVERS)]
+
+
+def sweep(layout: Layout) -> None:
+    """Remove that. What cannot be removed is told by the next commit."""
+    for path in leftovers(layout):
+        remove(layout, path)
+
+
 def doomed(layout: Layout, keep: int) -> t.List[str]:
     """The paths that may go, releases before the virtual environments and the versions of ``.env`` that only they needed."""
     manifests = _manifest.every(layout)
     releases = [layout.release(one.release) for one in _manifest.to_prune(manifests, keep, in_use(layout))]
     staying = [one for one in manifests if layout.release(one.release) not in releases]
-    leftovers = [os.path.join(layout.releases, name) for name in sorted(os.listdir(layout.releases)) if name.startswith(LEFTOVERS)]
     state = _state.load(layout)
     environments = {one.environment for one in (*staying, state.live, state.committed) if one is not None}
     return [
-        *leftovers,
+        *leftovers(layout),
         *releases,
         *_venv.unused(layout.venvs, {one.venv for one in staying if one.venv}),
         *_environments.unused(layout, keep, environments),

@@ -132,10 +132,12 @@ def empty_queue(layout: Layout, place: Position, patience: float = DRAIN) -> Non
         run_checks([{"type": "http", "unix_socket": layout.socket(place.slot), "path": manifest.health["path"], "timeout": patience}])
 
 
-def verify(layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]]) -> t.List[t.Dict[str, t.Any]]:
+def verify(
+    layout: Layout, position: Position, checks: t.Sequence[t.Dict[str, t.Any]], to_the_end: bool = True
+) -> t.List[t.Dict[str, t.Any]]:
     """Run checks against a position; Failure, with the verdicts that did not pass, unless all do."""
     crashed = _verify.crashed(layout, position)
-    verdicts = run_checks(list(checks), stop=crashed)
+    verdicts = run_checks(list(checks), stop=crashed, to_the_end=to_the_end)
     wrong = failed(verdicts)
     if wrong:
         several = "s" if len(position.slots) > 1 else ""

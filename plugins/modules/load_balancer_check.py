@@ -61,14 +61,14 @@ import typing as t
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _findings, _runner
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import pool
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent, pool
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text
 
 
 def look(options: _runner.Options) -> t.Dict[str, t.Any]:
     wanted = pool.wanted(options)
     there = pool.load(wanted.app)
-    out = pool.absences(wanted.app)
+    out = absent.load(wanted.app)
     text = None if there is None else read_text(pool.BALANCERS[there.kind].path(wanted.app))
     findings = pool.compare(there, wanted, out, text)
     return {"findings": _findings.as_data(findings), "out": {name: one.shown() for name, one in out.items()}}

@@ -106,7 +106,7 @@ from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _runner
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, leases, pool
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent, contract, leases, pool
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
@@ -117,7 +117,7 @@ class Observed:
 
     mine: contract.Pool
     member: contract.Member
-    absence: t.Optional[pool.Absence]
+    absence: t.Optional[absent.Absence]
     last: bool
     now: float
 
@@ -131,12 +131,12 @@ class Turn:
     def read(self, options: Options) -> Observed:
         mine = pool.must_load(options["app"])
         member = pool.must_have(mine, options["member"])
-        out = pool.absences(mine.app)
+        out = absent.load(mine.app)
         last = options["state"] != "ready" and options["leave_last"] and member.name not in out and not pool.others_well(mine, out, member)
         self.stayed = last
         return Observed(mine, member, out.get(member.name), last, time.time())
 
-    def take_out(self, options: Options, observed: Observed, absence: pool.Absence) -> None:
+    def take_out(self, options: Options, observed: Observed, absence: absent.Absence) -> None:
         self.stayed = not pool.take_out(observed.mine, observed.member, absence, options["leave_last"])
 
     def plan(self, options: Options, observed: Observed) -> t.List[Change]:
@@ -169,7 +169,7 @@ class Turn:
         return result
 
 
-def shown(absence: t.Optional[pool.Absence]) -> str:
+def shown(absence: t.Optional[absent.Absence]) -> str:
     return "ready" if absence is None else absence.shown()
 
 

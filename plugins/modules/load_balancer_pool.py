@@ -72,7 +72,7 @@ from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package, _runner
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, leases, pool
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent, contract, leases, pool, units
 from ansible_collections.bulletproof.deploy.plugins.module_utils._command import must, run
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text, write_atomically, write_json
@@ -86,7 +86,7 @@ class Observed:
     """The pool that there is, and what the one that is asked for would be written as."""
 
     there: t.Optional[contract.Pool]
-    out: t.Mapping[str, pool.Absence]
+    out: t.Mapping[str, absent.Absence]
     text: t.Optional[str]
     wanted_text: str
     running: bool
@@ -112,10 +112,10 @@ class Site:
         if there is not None and there.kind != mine.kind:
             raise Failure(
                 f"The pool of {mine.app} is {there.kind}'s on this host; asked for is {mine.kind}.",
-                fix=f"Remove {pool.BALANCERS[there.kind].path(mine.app)} and {pool.directory(mine.app)}, reload {there.kind}, then run this again.",
+                fix=f"Remove {pool.BALANCERS[there.kind].path(mine.app)} and {absent.directory(mine.app)}, reload {there.kind}, then run this again.",
             )
         balancer = pool.BALANCERS[mine.kind]
-        out = pool.absences(mine.app)
+        out = absent.load(mine.app)
         text = balancer.render(mine, out)
         self.path = balancer.path(mine.app)
         self.before = read_text(self.path)
@@ -129,7 +129,7 @@ class Site:
             running=balancer.running(),
             agent=_agent_package.installed(pool.AGENT),
             agent_wanted=_agent_package.build(leases.__name__),
-            units={name: read_text(os.path.join(UNITS, name)) for name in leases.UNITS},
+            units={name: read_text(os.path.join(UNITS, name)) for name in units.UNITS},
             enabled=run(["systemctl", "is-enabled", "--quiet", pool.timer(mine.app)]).ok,
         )
 
@@ -149,15 +149,15 @@ def plan(options: Options, observed: Observed) -> t.List[Change]:
         before = None if observed.agent is None else "older"
         changes.append(Change(pool.AGENT, before, "this collection's", partial(install, mine.app, observed.agent_wanted)))
     elif observed.there is None:
-        changes.append(Change(pool.directory(mine.app), None, "directory", partial(make, pool.directory(mine.app))))
-    units = [
+        changes.append(Change(absent.directory(mine.app), None, "directory", partial(make, absent.directory(mine.app))))
+    changed = [
         Change(name, observed.units[name], text, partial(write_atomically, os.path.join(UNITS, name), text))
-        for name, text in leases.UNITS.items()
+        for name, text in units.UNITS.items()
         if observed.units[name] != text
     ]
-    if units:
+    if changed:
         reread = partial(must, ["systemctl", "daemon-reload"], "systemd does not read its units again")
-        changes += [*units, Change("systemd", "read before", "read again", reread)]
+        changes += [*changed, Change("systemd", "read before", "read again", reread)]
     if not observed.enabled:
         enable = partial(must, ["systemctl", "enable", pool.timer(mine.app)], f"{pool.timer(mine.app)} cannot be enabled")
         changes.append(Change(f"{pool.timer(mine.app)} at boot", "disabled", "enabled", enable))
@@ -171,24 +171,24 @@ def make(path: str) -> None:
 
 
 def install(app: str, content: bytes) -> None:
-    make(pool.directory(app))
+    make(absent.directory(app))
     _agent_package.install(pool.AGENT, content)
 
 
 def configure(mine: contract.Pool, running: bool) -> None:
     """Write the pool down, and have the program work with it. Who was taken out meanwhile is out of it, too."""
     balancer = pool.BALANCERS[mine.kind]
-    make(pool.directory(mine.app))
+    make(absent.directory(mine.app))
     os.makedirs(os.path.dirname(balancer.path(mine.app)), exist_ok=True)
     with pool.alone():
-        out = {name: one for name, one in pool.absences(mine.app).items() if mine.member(name) is not None}
+        out = {name: one for name, one in absent.load(mine.app).items() if mine.member(name) is not None}
         before = read_text(balancer.path(mine.app))
         pool.write_file(mine, out)
         if running and read_text(balancer.path(mine.app)) != before:
             balancer.take_over()
         # Only now: what is written down is what works.
         write_json(pool.pool_file(mine.app), mine.data(), 0o600)
-        pool.write_absences(mine.app, out)
+        absent.save(mine.app, out)
 
 
 def main() -> None:

@@ -17,6 +17,7 @@ description:
   - Asks the release that was switched to, through the proxy, again and again for the length of the window, and holds its processes still
     against each other. The main process must stay the same, nothing may restart, no worker may be missing.
   - One probe of many that fails by chance is forgiven; two in a row are not.
+  - The first check that fails for good ends the watch at once, and the failure names that check alone.
   - A query. Going back is the next step's decision (M(bulletproof.deploy.release_revert)), because other hosts take part in it.
 extends_documentation_fragment:
   - bulletproof.deploy.app

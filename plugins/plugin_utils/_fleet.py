@@ -17,6 +17,7 @@ Known = t.Mapping[str, t.Mapping[str, t.Any]]
 
 UNREACHABLE = "it did not answer"
 NOT_BACK = "it was not told to go back: it did not answer"
+NOT_THE_HOSTS = "nothing failed there: the controller could not go on, and what it said is above"
 BY_ITSELF = "It does so by itself when its lease ends, or with the next run that reaches it."
 
 
@@ -95,15 +96,16 @@ def ended(known: Known, why: t.Mapping[str, str]) -> str:
 
 
 def failures(known: Known) -> t.Dict[str, str]:
-    """Host to what went wrong there, at the end of a run that has gone back."""
+    """Host to what went wrong there, at the end of a run that has gone back. Never nothing: where no host has anything to tell, the controller failed."""
     found = left_behind(known, known)
+    if not found:
+        found = {host: failure(facts["switch_failed"]) for host, facts in known.items() if facts.get("switch_failed")}
     for host, facts in known.items():
-        if host not in found and not _answers(facts):
+        if not facts.get("switch_left") and not _answers(facts):
             reverted = facts.get("switch_revert") or {}
-            found[host] = f"{'it could not go back' if reverted.get('problem') else NOT_BACK}. {BY_ITSELF}"
-    if found:
-        return found
-    return {host: failure(facts["switch_failed"]) for host, facts in known.items() if facts.get("switch_failed")}
+            stuck = f"{'it could not go back' if reverted.get('problem') else NOT_BACK}. {BY_ITSELF}"
+            found[host] = f"{found[host]} And {stuck}" if host in found else stuck
+    return found or dict.fromkeys(known, NOT_THE_HOSTS)
 
 
 def drift(status: t.Mapping[str, t.Any], version: str, configuration: str) -> str:

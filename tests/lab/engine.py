@@ -15,6 +15,10 @@ from pathlib import Path
 from lab.shell import CACHE, LabError, lock, run, say
 
 START_TIMEOUT = 60
+# systemd watches files by inotify. All hosts take their instances from one account's, root's: by default 128, which 18 hosts use up.
+INSTANCES = Path("/proc/sys/fs/inotify/max_user_instances")
+INSTANCES_WANTED = 1024
+INSTANCES_OF_A_HOST = 7
 PID_FILES = {
     Path("/run/docker.pid"): "dockerd",
     Path("/run/docker/containerd/containerd.pid"): "containerd",
@@ -43,6 +47,21 @@ def answers() -> bool:
     if not shutil.which("docker"):
         return False
     return run(["docker", "version", "--format", "{{.Server.Version}}"], check=False, timeout=20).returncode == 0
+
+
+def allow(hosts: int) -> None:
+    """Let this many hosts run at once; where this user may not, say so before one does not boot for it."""
+    allowed = int(INSTANCES.read_text())
+    if allowed >= INSTANCES_WANTED:
+        return
+    try:
+        INSTANCES.write_text(f"{INSTANCES_WANTED}\n")
+    except OSError:
+        if hosts * INSTANCES_OF_A_HOST > allowed:
+            say(
+                f"{hosts} hosts need some {hosts * INSTANCES_OF_A_HOST} instances of inotify, and this machine allows {allowed}: some may not boot. "
+                f"As root on it: sysctl fs.inotify.max_user_instances={INSTANCES_WANTED}"
+            )
 
 
 def install(program: str, package: str) -> None:

@@ -26,6 +26,8 @@ from lab.shell import LabError, docker, lock, run, say
 NETWORK = "bulletproof-lab"
 PREFIX = "bulletproof-lab-"
 BOOT_TIMEOUT = 60
+# Without one of these a host that ran out of something while it booted may still answer, degraded.
+ESSENTIAL = ("dbus.service", "systemd-journald.service", "systemd-logind.service")
 # What systemd takes for "halt now, in order"; any other signal and every stop waits for its time limit.
 STOP_SIGNAL = "SIGRTMIN+3"
 # What cuts a host off from everybody but itself.
@@ -92,9 +94,16 @@ class Host:
         docker("kill", self.container)
 
     def start(self) -> None:
-        """Boot a host that was killed or has shut down; return when it is up."""
+        """Boot a host that was killed or has shut down; return when it is up.
+
+        One that has booted only in part is stopped: what it lacks comes with the next boot and not before, and whoever finds it running would not boot it.
+        """
         docker("start", self.container)
-        self.wait_until_up()
+        try:
+            self.wait_until_up()
+        except LabError:
+            docker("kill", self.container, check=False)
+            raise
 
     def pause(self) -> None:
         """Freeze every process: to the outside, a host that no longer answers."""
@@ -184,7 +193,7 @@ class Host:
         while True:
             # The bus that systemctl asks comes a moment after the first process.
             answer = self.run(["systemctl", "is-system-running", "--wait"], check=False, timeout=timeout).stdout.strip()
-            if answer in ("running", "degraded") and self._greets():
+            if answer in ("running", "degraded") and self._whole() and self._greets():
                 break
             if time.monotonic() > deadline:
                 found = f"The host {self.name} is not up after {timeout:g} s: systemd says {answer!r}."
@@ -195,6 +204,9 @@ class Host:
         """The units that systemd gave up on."""
         listing = self.run(["systemctl", "list-units", "--failed", "--plain", "--no-legend"]).stdout
         return [line.split()[0] for line in listing.splitlines()]
+
+    def _whole(self) -> bool:
+        return self.run(["systemctl", "is-active", *ESSENTIAL], check=False).stdout.split() == ["active"] * len(ESSENTIAL)
 
     def _greets(self) -> bool:
         try:
@@ -224,6 +236,8 @@ def up(
     """
     hosts = [Host(name) for name in names]
     engine.ensure()
+    running = docker("ps", "--filter", f"name=^/{PREFIX}", "--format", "{{.Names}}").splitlines()
+    engine.allow(len({*running, *(host.container for host in hosts)}))
     name = image.ensure(release)
     subnet = ensure_network(network)
     if small_disk is not None:

@@ -39,12 +39,12 @@ LIVE = "0.9.0-000000000000"
 VERDICTS = [{"type": "version", "passed": True, "found": "1.0.0", "expected": "1.0.0", "subject": "/health", "seconds": 0.01}]
 
 
-def answer(phase, options, live):
-    """What a well host returns from a phase."""
+def answer(phase, options, live, host):
+    """What a well host returns from a phase: all that the phase's module is documented to."""
     release = options.get("release") or LIVE
     if phase == "preflight":
         now = release if live else LIVE
-        known = {"staged": live, "up_to_date": live, "live": now}
+        known = {"staged": live, "up_to_date": live, "live": now, "machine": host}
         return {"changed": False, "findings": [], "waived": [], "ready": True, "configured": True, "notes": [], **known}
     if phase == "permissions":
         return {"changed": False, "examined": 400, "left_alone": []}
@@ -53,7 +53,7 @@ def answer(phase, options, live):
         return {"changed": True, "release": release, "venv": "stub", "seconds": dict.fromkeys(parts, 0.1)}
     if phase == "release_switch":
         parts = ("start", "verify", "flip", "proxy")
-        where = {"release": release, "slot": "green", "before": LIVE}
+        where = {"release": release, "slot": "green", "before": LIVE, "flipped": 0.0 if options["warm_up"] else time.time()}
         return {"changed": True, **where, "verdicts": VERDICTS, "seconds": dict.fromkeys(parts, 0.1)}
     if phase == "release_watch":
         return {"changed": False, "release": release, "verdicts": VERDICTS}
@@ -61,6 +61,8 @@ def answer(phase, options, live):
         return {"changed": True, "release": release, "pruned": []}
     if phase == "release_revert":
         return {"changed": True, "serves": LIVE, "problem": "", "seconds": 0.1}
+    if phase == "release_renew":
+        return {"changed": False, "lease": options["lease"]}
     return {"changed": False}
 
 
@@ -77,7 +79,7 @@ class Connection(ConnectionBase):
         if _host_code.PLACE in cmd and in_data:
             request = json.loads(in_data)
             time.sleep(self.get_option("seconds"))
-            told = answer(request["phase"], request["options"], self.get_option("live"))
+            told = answer(request["phase"], request["options"], self.get_option("live"), self._play_context.remote_addr)
             return 0, f"{launch.STARTED}\n{json.dumps(told)}\n".encode(), b""
         return 0, b'{"changed": false, "stat": {"exists": true}}\n', b""
 

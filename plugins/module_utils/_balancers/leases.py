@@ -4,7 +4,8 @@
 
 """The agent on a balancer: puts members back when the lease of their drain is over, because whoever took them out may be dead.
 
-A timer starts it every few seconds while a lease runs, and after a boot. It needs nothing but Python.
+A timer starts it every few seconds while a lease runs, and after a boot. It needs nothing but Python, and nearly always sees that no lease is over: all
+that it takes to put a member back is loaded when one is.
 """
 
 from __future__ import annotations
@@ -13,36 +14,9 @@ import sys
 import time
 import typing as t
 
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, pool
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.pool import Absence
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.absent import Absence
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-
-UNITS: t.Mapping[str, str] = {
-    "bulletproof-balancer@.service": f"""{contract.HEADER}[Unit]
-Description=%i: put members back whose drain was never ended
-ConditionPathExists={pool.AGENT}
-RequiresMountsFor={pool.PLACE}
-StartLimitIntervalSec=0
-
-[Service]
-Type=oneshot
-ExecStart=/usr/bin/python3 {pool.AGENT} %i
-TimeoutStartSec={int(2 * pool.MUTEX_SECONDS)}
-""",
-    "bulletproof-balancer@.timer": f"""{contract.HEADER}[Unit]
-Description=%i: look whether a drain was never ended
-
-# A drain starts this timer before it takes a member out; the agent stops it when no lease runs.
-[Timer]
-OnCalendar=*:*:0/5
-AccuracySec=500ms
-Persistent=true
-
-[Install]
-WantedBy=timers.target
-""",
-}
 
 
 def over(out: t.Mapping[str, Absence], now: float) -> t.List[str]:
@@ -66,13 +40,19 @@ def renewal(held: t.Optional[Absence], state: str, lease: float, now: float) -> 
 
 def expire(app: str) -> t.List[str]:
     """Put back whose lease is over, unless a member does not answer: the next look asks it again. What was said of each."""
+    out = absent.load(app)
+    if any(one.until is not None for one in out.values()) and not over(out, time.time()):
+        return []
+    from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
+    from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, pool
+
     said = []
     with pool.alone():
         mine = pool.must_load(app)
-        for name in over(pool.absences(app), time.time()):
+        for name in over(absent.load(app), time.time()):
             member = mine.member(name)
             if member is None:
-                pool.write_absences(app, {one: value for one, value in pool.absences(app).items() if one != name})
+                absent.save(app, {one: value for one, value in absent.load(app).items() if one != name})
                 continue
             wrong = contract.ask(member.address, member.port, mine)
             if wrong:
@@ -80,7 +60,7 @@ def expire(app: str) -> t.List[str]:
                 continue
             pool.put_back_alone(mine, member)
             said.append(f"{name}: the lease of its drain is over; it gets requests again")
-        if all(one.until is None for one in pool.absences(app).values()):
+        if all(one.until is None for one in absent.load(app).values()):
             _systemd.stop([pool.timer(app)])
     return said
 

@@ -2,32 +2,26 @@
 # GNU General Public License v3.0+ (see COPYING or https://www.gnu.org/licenses/gpl-3.0.txt)
 # SPDX-License-Identifier: GPL-3.0-or-later
 
-"""An app's pool on a balancer: what it is, who is out of it, and the one way to change that.
-
-A file beside the pool says who is out, until when. It is written before anybody is taken out, and after somebody is back, so that a death in between
-leaves nobody out for whom nothing comes.
-"""
+"""An app's pool on a balancer: what it is, who is out of it, and the one way to change that."""
 
 from __future__ import annotations
 
 import contextlib
 import os
-import time
 import typing as t
-from dataclasses import asdict, dataclass, replace
+from dataclasses import replace
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent, contract
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.contract import Balancer, Health, Member, Pool
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.haproxy import HAProxy
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.nginx import Nginx
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
-from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_atomically, write_json
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_atomically
 from ansible_collections.bulletproof.deploy.plugins.module_utils._findings import Finding
 from ansible_collections.bulletproof.deploy.plugins.module_utils._mutex import exclusive
 
-PLACE = "/var/lib/bulletproof-balancer"
-AGENT = f"{PLACE}/agent.pyz"
+AGENT = f"{absent.PLACE}/agent.pyz"
 BALANCERS: t.Mapping[str, Balancer] = {one.kind: one for one in (Nginx(), HAProxy())}
 # One at a time on a host: nginx and HAProxy have one configuration for all apps. The longest that one can take is a reload.
 MUTEX_SECONDS = 120.0
@@ -38,34 +32,8 @@ def timer(app: str) -> str:
     return f"bulletproof-balancer@{app}.timer"
 
 
-@dataclass(frozen=True)
-class Absence:
-    """Why a member gets no requests.
-
-    :param until: When the balancer puts it back by itself (seconds since the epoch); None is never.
-    :param complete: Whether the balancer has been told.
-    """
-
-    state: str
-    until: t.Optional[float] = None
-    complete: bool = False
-
-    def shown(self) -> str:
-        if self.until is None:
-            return self.state
-        return f"{self.state} until {time.strftime('%Y-%m-%dT%H:%M:%SZ', time.gmtime(self.until))}"
-
-
-def directory(app: str) -> str:
-    return os.path.join(PLACE, app)
-
-
 def pool_file(app: str) -> str:
-    return os.path.join(directory(app), "pool.json")
-
-
-def out_file(app: str) -> str:
-    return os.path.join(directory(app), "out.json")
+    return os.path.join(absent.directory(app), "pool.json")
 
 
 def load(app: str) -> t.Optional[Pool]:
@@ -88,14 +56,6 @@ def must_have(pool: Pool, name: str) -> Member:
             f"The pool of {pool.app} on this load balancer does not list {name}. It lists {names}.", fix="Run the playbook load_balancer."
         )
     return member
-
-
-def absences(app: str) -> t.Dict[str, Absence]:
-    return {name: Absence(**value) for name, value in (read_json(out_file(app)) or {}).items()}
-
-
-def write_absences(app: str, out: t.Mapping[str, Absence]) -> None:
-    write_json(out_file(app), {name: asdict(value) for name, value in out.items()}, 0o600)
 
 
 # What a pool is made of, as far as its members and their health go.
@@ -137,7 +97,7 @@ def wanted(options: t.Mapping[str, t.Any]) -> Pool:
 @contextlib.contextmanager
 def alone() -> t.Iterator[None]:
     """Nobody else on this host changes a pool meanwhile."""
-    with exclusive(PLACE, "pools", MUTEX_SECONDS):
+    with exclusive(absent.PLACE, "pools", MUTEX_SECONDS):
         yield
 
 
@@ -151,14 +111,14 @@ def write_file(pool: Pool, out: t.Container[str]) -> None:
     write_atomically(balancer.path(pool.app), balancer.render(pool, out))
 
 
-def take_out(pool: Pool, member: Member, absence: Absence, leave_last: bool) -> bool:
+def take_out(pool: Pool, member: Member, absence: absent.Absence, leave_last: bool) -> bool:
     """Send a member no more requests.
 
     :param leave_last: Whether it stays when nobody else would answer.
     :return: Whether it is out.
     """
     with alone():
-        out = absences(pool.app)
+        out = absent.load(pool.app)
         if leave_last and member.name not in out and not others_well(pool, out, member):
             return False
         # Whoever is to put it back is there before it is gone.
@@ -166,11 +126,11 @@ def take_out(pool: Pool, member: Member, absence: Absence, leave_last: bool) -> 
             _systemd.start([timer(pool.app)], timeout=SYSTEMCTL)
         told = member.name in out and out[member.name].complete
         out[member.name] = replace(absence, complete=told)
-        write_absences(pool.app, out)
+        absent.save(pool.app, out)
         if not told:
             write_file(pool, out)
             BALANCERS[pool.kind].shift(pool, member, out=True)
-            write_absences(pool.app, {**out, member.name: replace(absence, complete=True)})
+            absent.save(pool.app, {**out, member.name: replace(absence, complete=True)})
     return True
 
 
@@ -181,16 +141,16 @@ def put_back(pool: Pool, member: Member) -> None:
 
 
 def put_back_alone(pool: Pool, member: Member) -> None:
-    out = absences(pool.app)
+    out = absent.load(pool.app)
     if out.get(member.name) is None:
         return
     del out[member.name]
     write_file(pool, out)
     BALANCERS[pool.kind].shift(pool, member, out=False)
-    write_absences(pool.app, out)
+    absent.save(pool.app, out)
 
 
-def compare(pool: t.Optional[Pool], wanted: Pool, out: t.Mapping[str, Absence], text: t.Optional[str]) -> t.List[Finding]:
+def compare(pool: t.Optional[Pool], wanted: Pool, out: t.Mapping[str, absent.Absence], text: t.Optional[str]) -> t.List[Finding]:
     """What a balancer lists, held against what the inventory has. Pure.
 
     :param pool: What the balancer was configured for, if it was.

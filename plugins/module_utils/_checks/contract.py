@@ -16,6 +16,8 @@ from dataclasses import dataclass
 PASS = "pass"
 FAIL = "fail"
 UNKNOWN = "unknown"
+# Another check did not pass, and that ended this one before it had a verdict.
+UNSEEN = "unseen"
 
 Options = t.Dict[str, t.Any]
 Memory = t.Dict[str, t.Any]

@@ -4,8 +4,8 @@
 
 """The engine of every check: validates a list of typed checks, runs them all at the same time, and gives a verdict on each.
 
-A verdict is *pass*, *fail* or *unknown*: a check that could not be made is not a pass. The standard library alone,
-because the agent on the host uses it without Ansible.
+A verdict is *pass*, *fail* or *unknown*: a check that could not be made is not a pass. Who needs only a yes has all checks end with the first
+that does not pass; the others are then *unseen*. The standard library alone, because the agent on the host uses it without Ansible.
 """
 
 from __future__ import annotations
@@ -23,6 +23,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
     PASS,
     TEXT,
     UNKNOWN,
+    UNSEEN,
     WHOLE,
     Answer,
     CannotTell,
@@ -41,7 +42,7 @@ Stop = t.Callable[[], t.Optional[str]]
 
 # How much longer than allowed an attempt may take before it counts as hanging.
 GRACE = 2.0
-STOP_POLL = 0.25
+POLL = 0.25
 
 COMMON: t.Dict[str, Option] = {
     "type": Option(TEXT, required=True),
@@ -85,7 +86,7 @@ class Check:
 class Verdict:
     """The outcome of one check.
 
-    :param verdict: "pass", "fail" or "unknown".
+    :param verdict: "pass", "fail" or "unknown"; "unseen" only beside one that did not pass.
     :param evidence: One sentence for a person: what was found, what was expected.
     :param elapsed: Seconds from the beginning of the first attempt to the verdict.
     """
@@ -104,14 +105,16 @@ class Verdict:
 
 
 def failed(verdicts: t.Iterable[Verdict]) -> t.List[Verdict]:
-    """Those that did not pass: failed and unknown."""
-    return [verdict for verdict in verdicts if verdict.verdict != PASS]
+    """Those that did not pass: failed and unknown, and not what was only ended by them. Empty when all passed, and only then."""
+    not_passed = [verdict for verdict in verdicts if verdict.verdict != PASS]
+    return [verdict for verdict in not_passed if verdict.verdict != UNSEEN] or not_passed
 
 
 def summary(verdicts: t.Sequence[Verdict]) -> str:
     """One line that counts, then one for each check that did not pass."""
-    bad = failed(verdicts)
-    lines = [f"{len(verdicts) - len(bad)} of {len(verdicts)} checks passed."]
+    bad, passed = failed(verdicts), sum(verdict.verdict == PASS for verdict in verdicts)
+    unseen = len(verdicts) - passed - len(bad)
+    lines = [f"{passed} of {len(verdicts)} checks passed{f', {unseen} not seen to the end' if unseen else ''}."]
     lines += [f"- {verdict.name}: {verdict.verdict}: {verdict.evidence}" for verdict in bad]
     return "\n".join(lines)
 
@@ -241,13 +244,23 @@ class _Pursuit:
         except RuntimeError as error:
             self._conclude(Answer(UNKNOWN, f"The check could not be started: {error}."))
 
-    def outcome(self, reason: t.Optional[str]) -> Verdict:
-        """The verdict; for a check without one, why there is none."""
+    @property
+    def lost(self) -> bool:
+        """Whether it has failed for good."""
+        return self.verdict is not None and self.verdict.verdict != PASS
+
+    def outcome(self, reason: t.Optional[str], lost: t.Optional[_Pursuit]) -> Verdict:
+        """The verdict; for a check without one, why there is none.
+
+        :param lost: The check whose failure has ended all.
+        """
         verdict = self.verdict
         if verdict is not None:
             return verdict
         last = self.last
         so_far = f" Before that: {last.evidence}" if last else ""
+        if lost is not None:
+            return self._verdict(Answer(UNSEEN, f"Not seen to the end: {lost.check.name} did not pass.{so_far}"))
         if reason is None:
             return self._verdict(Answer(UNKNOWN, f"The check hangs: it did not come back within {self.elapsed:.1f} s.{so_far}"))
         if last is not None and last.verdict == FAIL:
@@ -351,32 +364,38 @@ def _scrubbed(value: t.Any, secrets: t.Sequence[str]) -> t.Any:
     return value
 
 
-def run_checks(checks: t.List[t.Dict[str, t.Any]], stop: t.Optional[Stop] = None) -> t.List[Verdict]:
+def run_checks(checks: t.List[t.Dict[str, t.Any]], stop: t.Optional[Stop] = None, to_the_end: bool = True) -> t.List[Verdict]:
     """Run all checks at the same time; the verdicts come in the order of the checks.
 
     :param stop: Asked again and again; a reason ends all checks at once. A check that failed last is then failed, any other unknown.
+    :param to_the_end: Whether every check comes to its own verdict. Otherwise the first that does not pass ends all.
     :raises Failure: when the declaration has mistakes.
     """
     halt = threading.Event()
     pursuits = [_Pursuit(check, halt) for check in validate(checks)]
+
+    def lost() -> t.Optional[_Pursuit]:
+        return None if to_the_end else next((pursuit for pursuit in pursuits if pursuit.lost), None)
+
     try:
         for pursuit in pursuits:
             pursuit.start()
-        reason = _wait(pursuits, stop)
+        reason = _wait(pursuits, stop, lost)
     finally:
         halt.set()
-    return [pursuit.outcome(reason) for pursuit in pursuits]
+    ended_by = lost()
+    return [pursuit.outcome(reason, ended_by) for pursuit in pursuits]
 
 
-def _wait(pursuits: t.Sequence[_Pursuit], stop: t.Optional[Stop]) -> t.Optional[str]:
-    """Wait for every check, but for none longer than it may take. Returns the reason if it was stopped."""
+def _wait(pursuits: t.Sequence[_Pursuit], stop: t.Optional[Stop], lost: t.Callable[[], t.Optional[_Pursuit]]) -> t.Optional[str]:
+    """Wait for every check, but for none longer than it may take, nor when one is lost. Returns the reason if it was stopped."""
     for pursuit in pursuits:
-        while pursuit.thread.is_alive():
+        while pursuit.thread.is_alive() and lost() is None:
             left = pursuit.check.longest - pursuit.elapsed
             if left <= 0:
                 break
             reason = stop() if stop else None
             if reason:
                 return reason
-            pursuit.thread.join(min(left, STOP_POLL) if stop else left)
+            pursuit.thread.join(min(left, POLL))
     return None

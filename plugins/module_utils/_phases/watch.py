@@ -32,7 +32,8 @@ def watch(options: _runner.Options) -> t.Dict[str, t.Any]:
         *({**hold, **check} for check in _verify.declared(layout, manifest, state.live.slots[0], "watch", read_json(layout.cursors))),
     ]
     try:
-        verdicts = _transition.verify(layout, state.live, checks)
+        # Its users are on it: there is nothing to wait for once it is known to be bad.
+        verdicts = _transition.verify(layout, state.live, checks, to_the_end=False)
     except Failure as failure:
         raise _transition.with_last_words(layout, failure, state.live, began, logs) from None
     return {"release": state.live.release, "verdicts": verdicts}

@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _systemd
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, haproxy, pool
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent, contract, haproxy, pool
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import write_json
 
 
 class Program(haproxy.HAProxy):
@@ -65,9 +66,9 @@ def ill(monkeypatch):
 def program(monkeypatch, tmp_path, shop, started, ill):
     """A balancer that has the pool."""
     program = Program(tmp_path)
-    monkeypatch.setattr(pool, "PLACE", str(tmp_path))
+    monkeypatch.setattr(absent, "PLACE", str(tmp_path))
     monkeypatch.setattr(pool, "BALANCERS", {"haproxy": program})
     (tmp_path / "shop").mkdir()
-    pool.write_json(pool.pool_file("shop"), shop.data())
+    write_json(pool.pool_file("shop"), shop.data())
     pool.write_file(shop, ())
     return program

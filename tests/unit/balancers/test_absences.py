@@ -12,9 +12,9 @@ from dataclasses import replace
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, leases, pool
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.pool import Absence
-from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import absent, contract, leases, pool
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.absent import Absence
+from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text, write_json
 from ansible_collections.bulletproof.deploy.plugins.modules import load_balancer_member
 
 NOW = 1000.0
@@ -41,11 +41,11 @@ def test_what_an_absence_becomes(held, state, wanted):
 def test_out_and_back(program, shop, started):
     web1 = shop.members[0]
     assert pool.take_out(shop, web1, Absence("drained", NOW), leave_last=True)
-    assert pool.absences("shop") == {"web1": Absence("drained", NOW, True)}
+    assert absent.load("shop") == {"web1": Absence("drained", NOW, True)}
     assert "web1 192.0.2.11:80 check disabled" in read_text(program.path("shop"))
     assert started == [("start", "bulletproof-balancer@shop.timer")]
     pool.put_back(shop, web1)
-    assert pool.absences("shop") == {}
+    assert absent.load("shop") == {}
     assert "disabled" not in read_text(program.path("shop"))
     assert program.told == [("web1", "out"), ("web1", "in")]
 
@@ -54,17 +54,17 @@ def test_who_renews_tells_the_program_nothing(program, shop):
     for until in (NOW, NOW + 300):
         pool.take_out(shop, shop.members[0], Absence("drained", until), leave_last=True)
     assert program.told == [("web1", "out")]
-    assert pool.absences("shop")["web1"].until == NOW + 300
+    assert absent.load("shop")["web1"].until == NOW + 300
 
 
 def test_a_death_in_between_leaves_a_lease_and_is_done_again(program, shop):
     program.dies = True
     with pytest.raises(OSError):
         pool.take_out(shop, shop.members[0], Absence("drained", NOW), leave_last=True)
-    assert pool.absences("shop") == {"web1": Absence("drained", NOW, False)}
+    assert absent.load("shop") == {"web1": Absence("drained", NOW, False)}
     program.dies = False
     pool.take_out(shop, shop.members[0], Absence("drained", NOW + 1), leave_last=True)
-    assert program.told == [("web1", "out")] and pool.absences("shop")["web1"].complete
+    assert program.told == [("web1", "out")] and absent.load("shop")["web1"].complete
 
 
 def test_a_death_on_the_way_back_leaves_the_lease(program, shop):
@@ -72,13 +72,13 @@ def test_a_death_on_the_way_back_leaves_the_lease(program, shop):
     program.dies = True
     with pytest.raises(OSError):
         pool.put_back(shop, shop.members[0])
-    assert "web1" in pool.absences("shop")
+    assert "web1" in absent.load("shop")
 
 
 def test_the_last_that_answers_stays(program, shop, ill):
     ill.add("192.0.2.12")
     assert not pool.take_out(shop, shop.members[0], Absence("drained", NOW), leave_last=True)
-    assert program.told == [] and pool.absences("shop") == {}
+    assert program.told == [] and absent.load("shop") == {}
     assert pool.take_out(shop, shop.members[0], Absence("drained", NOW), leave_last=False)
 
 
@@ -90,11 +90,11 @@ def test_of_two_at_once_one_stays(program, shop):
 def test_only_what_is_over_comes_back(program, shop, started, monkeypatch):
     monkeypatch.setattr(leases.time, "time", lambda: NOW)
     three = replace(shop, members=(*shop.members, contract.Member("web3", "192.0.2.13", 80)))
-    pool.write_json(pool.pool_file("shop"), three.data())
+    write_json(pool.pool_file("shop"), three.data())
     pool.take_out(three, three.members[0], Absence("drained", NOW - 1), leave_last=True)
     pool.take_out(three, three.members[1], Absence("drained", NOW + 1), leave_last=True)
     said = leases.expire("shop")
-    assert set(pool.absences("shop")) == {"web2"} and "web1" in said[0]
+    assert set(absent.load("shop")) == {"web2"} and "web1" in said[0]
     assert ("stop", "bulletproof-balancer@shop.timer") not in started
 
 
@@ -103,17 +103,17 @@ def test_who_does_not_answer_stays_out_and_is_asked_again(program, shop, started
     pool.take_out(shop, shop.members[0], Absence("drained", NOW - 1), leave_last=True)
     ill.add("192.0.2.11")
     assert "stays out" in leases.expire("shop")[0]
-    assert set(pool.absences("shop")) == {"web1"} and ("stop", "bulletproof-balancer@shop.timer") not in started
+    assert set(absent.load("shop")) == {"web1"} and ("stop", "bulletproof-balancer@shop.timer") not in started
     ill.clear()
     leases.expire("shop")
-    assert pool.absences("shop") == {} and started[-1] == ("stop", "bulletproof-balancer@shop.timer")
+    assert absent.load("shop") == {} and started[-1] == ("stop", "bulletproof-balancer@shop.timer")
 
 
 def test_who_is_held_never_comes_back_by_itself(program, shop, started, monkeypatch):
     monkeypatch.setattr(leases.time, "time", lambda: NOW + 10**9)
     pool.take_out(shop, shop.members[0], Absence("held"), leave_last=True)
     assert leases.expire("shop") == []
-    assert set(pool.absences("shop")) == {"web1"} and started == [("stop", "bulletproof-balancer@shop.timer")]
+    assert set(absent.load("shop")) == {"web1"} and started == [("stop", "bulletproof-balancer@shop.timer")]
 
 
 def test_the_plan_of_a_member(program, shop):
@@ -143,3 +143,21 @@ def test_the_agent_needs_nothing_but_python(tmp_path):
     argv = [sys._base_executable, "-I", "-S", "-W", "error", str(agent), "shop"]
     done = subprocess.run(argv, capture_output=True, text=True, check=False)
     assert done.returncode == 1 and "/var/lib/bulletproof-balancer does not exist" in done.stderr, done.stderr
+
+
+def test_while_no_lease_is_over_the_agent_loads_nothing_but_who_is_out(tmp_path):
+    """A timer starts it every few seconds. Fails when it imports at once what it takes to put a member back."""
+    agent, out = tmp_path / "agent.pyz", {"web1": {"state": "drained", "until": 1e12, "complete": True}}
+    _agent_package.install(str(agent), _agent_package.build(leases.__name__))
+    (tmp_path / "shop").mkdir()
+    write_json(str(tmp_path / "shop" / "out.json"), out)
+    script = f"""
+import sys; sys.path.insert(0, sys.argv[1])
+from {_agent_package.PACKAGE}._balancers import absent, leases
+absent.PLACE = sys.argv[2]
+status = leases.main(["shop"])
+print(status, [name for name in ("subprocess", "http.client", "tempfile", {pool.__name__!r}) if name in sys.modules])
+"""
+    argv = [sys._base_executable, "-I", "-S", "-c", script, str(agent), str(tmp_path)]
+    done = subprocess.run(argv, capture_output=True, text=True, check=False)
+    assert (done.stdout, done.stderr) == ("0 []\n", "")

@@ -9,7 +9,7 @@ from __future__ import annotations
 from dataclasses import replace
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers import contract, pool
-from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.pool import Absence
+from ansible_collections.bulletproof.deploy.plugins.module_utils._balancers.absent import Absence
 
 
 def found(there, wanted, out=(), text=""):

@@ -20,6 +20,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._checks.contrac
     PASS,
     TEXT,
     UNKNOWN,
+    UNSEEN,
     Answer,
     CannotTell,
     CheckType,
@@ -33,7 +34,7 @@ def scripted(monkeypatch):
     """Run one check whose attempts answer as written: + good, - bad, x bad for ever, ? unknown, ! breaks, h hangs; the last letter goes on."""
     release = threading.Event()
 
-    def run(script, stop=None, others=(), remembers=False, **common):
+    def run(script, stop=None, others=(), remembers=False, to_the_end=True, **common):
         run.memories = []
         left = iter(script)
         last = [""]
@@ -55,7 +56,8 @@ def scripted(monkeypatch):
         kind = CheckType("scripted", {"word": Option(TEXT)}, lambda options: "x", attempt, **secrets)
         known = registry.type_of
         monkeypatch.setattr(registry, "type_of", lambda name: kind if name == "scripted" else known(name))
-        return engine.run_checks([{"type": "scripted", "interval": 0.02, **common}, *others], stop)[0]
+        run.verdicts = engine.run_checks([{"type": "scripted", "interval": 0.02, **common}, *others], stop, to_the_end)
+        return run.verdicts[0]
 
     yield run
     release.set()
@@ -171,6 +173,42 @@ def test_a_watch_that_is_stopped_is_no_pass(scripted):
 
 def test_what_was_finished_before_the_stop_keeps_its_verdict(scripted):
     assert scripted("+", stop=lambda: "enough" if time.sleep(0.2) is None else None).verdict == PASS
+
+
+@pytest.mark.parametrize("script", ["+", "+-", "h"])
+def test_the_first_that_fails_for_good_ends_all_where_only_a_yes_counts(scripted, script):
+    """Not even an attempt that is under way is waited for; and what was not seen to the end has neither passed nor failed."""
+    began = time.monotonic()
+    gone = {"type": "path", "path": "/nonesuch", "name": "the file", "deadline": 0.3}
+    verdict = scripted(script, others=[gone], to_the_end=False, name="the other", hold=30, tolerate=10**6)
+    assert time.monotonic() - began < 5
+    assert verdict.verdict == UNSEEN and verdict.evidence.startswith("Not seen to the end: the file did not pass.")
+    assert ("Before that: it was" in verdict.evidence) is (script != "h")
+    assert [one.name for one in engine.failed(scripted.verdicts)] == ["the file"]
+    said = engine.summary(scripted.verdicts)
+    assert said.startswith("0 of 2 checks passed, 1 not seen to the end.\n- the file: fail: ") and "the other" not in said
+
+
+def test_a_check_that_could_not_be_made_ends_them_too(scripted):
+    verdict = scripted("?", others=[{"type": "path", "path": "/", "hold": 30}], to_the_end=False)
+    assert [one.verdict for one in scripted.verdicts] == [UNKNOWN, UNSEEN] and engine.failed(scripted.verdicts) == [verdict]
+
+
+def test_what_may_still_become_good_ends_nothing(scripted):
+    steady = {"type": "path", "path": "/", "hold": 0.3}
+    scripted("---+-+", others=[steady], to_the_end=False, deadline=5, hold=0.3, tolerate=1)
+    assert [one.verdict for one in scripted.verdicts] == [PASS, PASS]
+
+
+def test_where_every_verdict_is_wanted_a_failure_ends_no_other(scripted):
+    verdict = scripted("+", others=[{"type": "path", "path": "/nonesuch"}], hold=0.5)
+    assert verdict.verdict == PASS and verdict.elapsed >= 0.5
+
+
+def test_what_was_not_seen_is_never_taken_for_a_pass(scripted):
+    """Whatever else is lost on the way."""
+    scripted("+", others=[{"type": "path", "path": "/nonesuch"}], to_the_end=False, hold=30)
+    assert engine.failed(scripted.verdicts[:1]) == scripted.verdicts[:1]
 
 
 def test_checks_run_at_the_same_time_and_keep_their_order(tmp_path, serve, check):

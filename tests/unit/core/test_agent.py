@@ -11,7 +11,8 @@ import sys
 import zipfile
 
 import pytest
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package, _lock, _state
+from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 
 MINE = "ansible_collections/bulletproof/deploy/plugins/module_utils/"
 
@@ -23,10 +24,10 @@ def agent(tmp_path_factory):
     return path
 
 
-def run(agent, *arguments):
+def run(agent, *arguments, options=("-W", "error")):
     """With an interpreter that sees neither this environment nor the checkout, and dies of any warning."""
     return subprocess.run(
-        [sys._base_executable, "-I", "-S", "-W", "error", str(agent), *arguments],
+        [sys._base_executable, "-I", "-S", *options, str(agent), *arguments],
         capture_output=True,
         text=True,
         timeout=60,
@@ -53,7 +54,7 @@ def test_it_has_all_that_it_imports_and_nothing_of_ansible(agent):
     """A check type or a helper that is imported late would be missing on the day of the revert."""
     names = [name for name in zipfile.ZipFile(agent).namelist() if name.endswith(".py")]
     modules = [name.removesuffix(".py").replace("/", ".") for name in names if name.startswith(MINE) and not name.endswith("__init__.py")]
-    assert {"_agent", "_transition", "_verify", "_lock"} <= {module.rpartition(".")[2] for module in modules}
+    assert {"_agent", "_unfinished", "_transition", "_verify", "_lock"} <= {module.rpartition(".")[2] for module in modules}
     code = f"import sys; sys.path.insert(0, {str(agent)!r})\n" + "".join(f"import {module}\n" for module in modules)
     code += "print([name for name in sys.modules if name == 'ansible' or name.startswith('ansible.')])"
     done = subprocess.run([sys._base_executable, "-I", "-S", "-c", code], capture_output=True, text=True, timeout=60, check=False)
@@ -72,3 +73,15 @@ def test_it_has_what_it_imports_only_when_it_needs_it(agent):
 def test_on_a_host_that_serves_nothing_it_says_so_in_one_line(agent, tmp_path):
     done = run(agent, "shop", str(tmp_path / "nowhere"), "boot")
     assert done.returncode == 1 and "never provisioned" in done.stderr and "Traceback" not in done.stderr
+
+
+def test_while_the_run_is_well_it_loads_no_more_than_it_takes_to_see_that(agent, tmp_path):
+    """The timer starts it every few seconds, beside an app that is on trial. Fails when it imports at once what it takes to go back."""
+    layout = Layout("shop", str(tmp_path))
+    (tmp_path / ".deploy").mkdir()
+    _lock.hold(layout, "run", "me", "deploy", 300)
+    _state.save(layout, _state.State().arm("run", _state.Position("blue", "1-a"), 0.0))
+    done = run(agent, "shop", str(tmp_path), "expire", options=("-X", "importtime"))
+    loaded = {line.rpartition("|")[2].strip().rpartition(".")[2] for line in done.stderr.splitlines()}
+    assert done.returncode == 0 and {"_agent", "_state", "_lock"} <= loaded
+    assert not {"_unfinished", "_transition", "_audit", "_systemd", "subprocess", "tempfile"} & loaded

@@ -11,7 +11,8 @@ import pathlib
 import pytest
 import yaml
 
-PLAYBOOKS = pathlib.Path(__file__).parents[3] / "playbooks"
+ROOT = pathlib.Path(__file__).parents[3]
+PLAYBOOKS = ROOT / "playbooks"
 PLAYS = [
     pytest.param(play, id=f"{path.stem}: {play['name']}")
     for path in sorted(PLAYBOOKS.glob("*.yml"))
@@ -25,3 +26,20 @@ def test_hosts_keep_step(play):
     """With ``strategy = free`` in ansible.cfg, each host would name a run of its own, and switch before the others have answered."""
     assert play["strategy"] == "ansible.builtin.linear"
     assert play["gather_facts"] is False
+
+
+def patient(tasks, fatal=True):
+    """Of each task that goes on where a host is unreachable: its name, and whether any_errors_fatal is in force for it."""
+    for task in tasks:
+        here = task.get("any_errors_fatal", fatal)
+        if task.get("ignore_unreachable"):
+            yield task["name"], here
+        for part in ("block", "rescue", "always"):
+            yield from patient(task.get(part) or [], here)
+
+
+def test_what_goes_on_without_an_unreachable_host_does_go_on():
+    """To any_errors_fatal, which the plays of a run have, an unreachable host is one even where that is to be ignored: nothing after it would run."""
+    files = sorted(ROOT.glob("roles/*/tasks/*.yml"))
+    found = [(file.name, *one) for file in files for one in patient(yaml.safe_load(file.read_text()) or [])]
+    assert len(found) >= 4 and not [one for one in found if one[2]]

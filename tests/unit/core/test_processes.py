@@ -13,12 +13,12 @@ import types
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.action.declaration import home_of
 from ansible_collections.bulletproof.deploy.plugins.module_utils import (
-    _agent,
     _manifest,
     _processes,
     _state,
     _systemd,
     _transition,
+    _unfinished,
     _verify,
 )
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -233,7 +233,7 @@ def test_going_back_and_booting_bring_them_along(layout, systemd, monkeypatch):
     _transition.go_back(layout, "why", "run", blame=True)
     assert systemd.shown() == "1-a" and len(systemd.units) == 3
     systemd.units.clear()
-    _agent.boot(layout)
+    _unfinished.boot(layout)
     assert len(systemd.units) == 3
     _state.save(layout, State().arm("run", first, 1.0))
     _transition.go_back(layout, "why", "run", blame=True)

@@ -96,6 +96,29 @@ def test_an_old_release_that_does_not_answer_is_told():
     assert '"Stage the release": Full.' in told and "Look at it: 1 of 2 checks passed." in told
 
 
+def test_a_host_that_failed_and_could_not_go_back_tells_both():
+    known = {
+        "web1": {
+            "switch_failed": {"task": "Stage the release", "why": "Full."},
+            "switch_revert": {"failed": True, "problem": "Still full."},
+        }
+    }
+    assert _fleet.failures(known)["web1"].startswith('"Stage the release": Full. And it could not go back. It does so by itself')
+
+
+def test_a_host_that_is_silent_does_not_hide_what_failed_on_another():
+    known = {"web1": {"switch_failed": {"task": "Stage the release", "why": "Full."}, **WENT_BACK}, "web2": {}}
+    why = _fleet.failures(known)
+    assert why["web1"] == '"Stage the release": Full.' and why["web2"].startswith(_fleet.NOT_BACK)
+
+
+def test_what_fails_on_the_controller_alone_is_no_empty_table():
+    """A file that is not there to be included fails before any host has a result to remember."""
+    known = {"web1": WENT_BACK, "web2": WENT_BACK}
+    _head, *told = rows(_fleet.ended(known, _fleet.failures(known)))
+    assert [row[3] for row in told] == [_fleet.NOT_THE_HOSTS] * 2
+
+
 def test_the_end_of_a_run_that_left_some_behind():
     known = {"web1": MOVED, "web2": {**LEFT, **WENT_BACK}, "web3": {"preflight_answer": {"live": "1-a"}}}
     _head, web1, web2, web3 = rows(_fleet.ended(known, _fleet.left_behind(known, ["web1", "web2"])))

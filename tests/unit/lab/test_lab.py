@@ -14,7 +14,7 @@ from pathlib import Path
 import pytest
 import yaml
 
-from lab import engine, image, shell
+from lab import engine, hosts, image, shell
 from lab.fleet import app_names
 from lab.hosts import Host
 from lab.inventory import lines
@@ -65,6 +65,48 @@ def test_process_ids_of_a_dead_engine_are_removed_and_those_of_a_live_one_are_no
     monkeypatch.setattr(engine, "PID_FILES", files)
     engine.forget_dead_engine()
     assert [file.name for file in files if file.exists()] == ["live"]
+
+
+@pytest.mark.parametrize("allowed,after", [("128\n", "1024\n"), ("1024\n", "1024\n"), ("8192\n", "8192\n")])
+def test_as_many_hosts_as_one_likes_may_run_where_the_lab_can_see_to_it(
+    allowed: str, after: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(engine, "INSTANCES", tmp_path / "max_user_instances")
+    engine.INSTANCES.write_text(allowed)
+    engine.allow(64)
+    assert engine.INSTANCES.read_text() == after and not capsys.readouterr().err
+
+
+def test_where_it_cannot_it_says_what_to_do_and_only_when_there_are_many(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    def refuse(*_arguments: object) -> int:
+        raise PermissionError(13, "Permission denied")
+
+    monkeypatch.setattr(engine, "INSTANCES", tmp_path / "max_user_instances")
+    engine.INSTANCES.write_text("128\n")
+    monkeypatch.setattr(Path, "write_text", refuse)
+    engine.allow(18)
+    assert not capsys.readouterr().err
+    engine.allow(19)
+    assert "As root on it: sysctl fs.inotify.max_user_instances=1024" in capsys.readouterr().err
+
+
+def test_a_host_that_has_booted_in_part_is_not_up_and_does_not_stay(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails where a degraded host is up whatever it lacks, or where the next run would find it running."""
+    told = []
+    answers = {"is-system-running": "degraded\n", "is-active": "active\nactive\nfailed\n"}
+    monkeypatch.setattr(hosts, "docker", lambda *arguments, **_options: told.append(arguments[0]) or "")
+    monkeypatch.setattr(hosts.Host, "run", lambda _host, argv, **_options: subprocess.CompletedProcess(argv, 0, answers[argv[1]], ""))
+    monkeypatch.setattr(hosts.Host, "_greets", lambda _host: True)
+    monkeypatch.setattr(hosts.access, "forget_connection", lambda _name: None)
+    monkeypatch.setattr(hosts.Host.wait_until_up, "__defaults__", (0.2,))
+    with pytest.raises(LabError, match="is not up after"):
+        Host("web1").start()
+    assert told == ["start", "kill"]
+    answers["is-active"] = "active\n" * len(hosts.ESSENTIAL)
+    Host("web1").start()
+    assert told == ["start", "kill", "start"]
 
 
 def test_a_command_that_fails_tells_what_it_said() -> None:

@@ -16,7 +16,10 @@ import time
 import apprise
 import pytest
 from ansible.parsing.vault import VaultLib, VaultSecret
+from ansible_collections.bulletproof.deploy.examples import versions
 from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _notify, _notify_sender
+
+from lab.deployment import SHOP
 
 ROOT = pathlib.Path(__file__).parents[3]
 SLACK = "https://hooks.slack.com/services/T1JJ3T3L2/A1BRTD4JD/TIiajkdnlazkcOXrIdevi7FQ"
@@ -49,6 +52,16 @@ def told(where, behaviour):
     return [came for does, _secret, came in where.came if does == behaviour]
 
 
+def ansible(tmp_path, *command):
+    environment = {
+        **os.environ,
+        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
+        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
+        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
+    }
+    return subprocess.run(["ansible-playbook", *command], cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+
+
 def play(tmp_path, urls, *arguments):
     """Run the role as a user's playbook does, its first URL encrypted. Returns its output; it has to end well."""
     vault = VaultLib([("default", VaultSecret(b"canary-vault"))]).encrypt(urls[0]).decode()
@@ -56,14 +69,7 @@ def play(tmp_path, urls, *arguments):
     (tmp_path / "vars.yml").write_text("\n".join([*lines, *("  - " + json.dumps(url) for url in urls[1:]), ""]))
     (tmp_path / "play.yml").write_text(PLAY)
     (tmp_path / "password").write_text("canary-vault")
-    command = ["ansible-playbook", "-i", "web1,web2", "--vault-password-file", "password", "-e", "@vars.yml", "play.yml", *arguments]
-    environment = {
-        **os.environ,
-        "ANSIBLE_CALLBACK_RESULT_FORMAT": "yaml",
-        "ANSIBLE_COLLECTIONS_PATH": str(ROOT / ".cache" / "collections"),
-        "PATH": f"{os.path.dirname(sys.executable)}:{os.environ['PATH']}",
-    }
-    done = subprocess.run(command, cwd=tmp_path, env=environment, capture_output=True, text=True, check=False)
+    done = ansible(tmp_path, "-i", "web1,web2", "--vault-password-file", "password", "-e", "@vars.yml", "play.yml", *arguments)
     output = " ".join((done.stdout + done.stderr).split())
     assert done.returncode == 0, output
     assert "canary" not in output.replace("canary-vault", "") and "KODuebWb" not in output and "TIiajkdn" not in output, output
@@ -126,6 +132,25 @@ def test_check_mode_sends_nothing_and_says_what_it_would_send(tmp_path, webhook)
     assert webhook.came == []
     assert "Would be sent to json (1 of 4), the team (2 of 4), https (3 of 4): shop 1.4.2: deploy begins Hosts: web1, web2" in output
     assert "The notification of start would not reach canarie (4 of 4): apprise does not understand its URL." in output
+
+
+def test_a_deploy_that_is_refused_is_told(tmp_path, webhook):
+    """Hosts that do not answer are the simplest that preflight has to refuse. Fails where only what comes after it is rescued."""
+    versions.make_tree(tmp_path / "tree", "flask", "1.0.0")
+    declared = {
+        **SHOP,
+        "app_source": {"directory": str(tmp_path / "tree")},
+        "app_version": "1.0.0",
+        "app_notify": [webhook.url("ok")],
+        "ansible_host": "127.0.0.1",
+        "ansible_port": 9,
+    }
+    (tmp_path / "app.json").write_text(json.dumps({"app": {"hosts": {"web1": {}, "web2": {}}, "vars": declared}}))
+    done = ansible(tmp_path, "-i", "app.json", "bulletproof.deploy.deploy")
+    (failure,) = told(webhook, "ok")
+    assert failure["title"] == "shop 1.0.0: deploy failed" and failure["type"] == "failure"
+    assert failure["message"].splitlines()[:2] == ["Hosts: web1, web2", "Why, on web1: shop on 2 hosts: 2 errors. Nothing was touched."]
+    assert done.returncode == 2 and "was not deployed, and nothing was touched" in done.stdout, done.stdout
 
 
 def test_without_apprise_it_says_how_to_install_it(tmp_path, monkeypatch, webhook):
