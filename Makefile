@@ -7,6 +7,8 @@ export ANSIBLE_CONFIG := $(CURDIR)/ansible.cfg
 COLLECTIONS := .cache/collections/ansible_collections/bulletproof/deploy
 SOURCES = $(shell find galaxy.yml README.md COPYING meta plugins roles playbooks changelogs -not -path '*/__pycache__*' -not -name '*.pyc' 2> /dev/null)
 MOLECULE := $(wildcard molecule/*/molecule.yml)
+# How many tests run at the same time, each worker with lab hosts of its own.
+WORKERS ?= 2
 
 .DEFAULT_GOAL := help
 .PHONY: help env collection lint sanity unit molecule e2e e2e-matrix fault fault-sample fault-matrix proofs integration integration-matrix test demo bench bench-rolling bench-scale clean
@@ -47,7 +49,7 @@ sanity: env ## ansible-test sanity, with no ignore files
 	.ci/sanity
 
 unit: env ## tests that need no host
-	pytest tests/unit --ignore tests/unit/lab --ignore tests/unit/artefact -n 2 --dist loadfile
+	pytest tests/unit --ignore tests/unit/lab --ignore tests/unit/artefact -n $(WORKERS) --dist loadfile
 	pytest tests/unit/lab tests/unit/artefact
 
 molecule: env ## the roles' scenarios on lab hosts
@@ -58,31 +60,31 @@ else
 endif
 
 e2e: collection ## whole deployments on lab hosts, under load and with faults
-	pytest tests/e2e -n 2 --dist loadfile --durations 15
+	pytest tests/e2e -n $(WORKERS) --dist loadfile --durations 15
 
 e2e-matrix: collection ## the same, all cases: more Debian releases
-	pytest tests/e2e -n 2 --dist loadfile --matrix
+	pytest tests/e2e -n $(WORKERS) --dist loadfile --matrix
 
 fault: collection ## break each thing at each task of a rolling deploy of a fleet, and report a table
 	PYTHONPATH=tests .venv/bin/python -m fault.matrix $(OPTIONS)
 
 fault-sample: collection ## deployments in which one thing is broken: a sample of the cases
-	pytest tests/fault -n 2 --dist loadfile --durations 15
+	pytest tests/fault -n $(WORKERS) --dist loadfile --durations 15
 
 fault-matrix: collection ## the same, all cases
-	pytest tests/fault -n 2 --dist loadfile --matrix
+	pytest tests/fault -n $(WORKERS) --dist loadfile --matrix
 
 proofs: env ## take each protection out, and see its test fail
 	.venv/bin/python tests/proofs.py $(OPTIONS)
 
 integration: collection ## modules on lab hosts, with real SQLite, PostgreSQL, S3, systemd and logs: a sample of the cases
-	pytest tests/integration -n 2 --dist loadfile --durations 15
+	pytest tests/integration -n $(WORKERS) --dist loadfile --durations 15
 
 integration-matrix: collection ## the same, all cases
-	pytest tests/integration -n 2 --dist loadfile --matrix
+	pytest tests/integration -n $(WORKERS) --dist loadfile --matrix
 
-test: env ## lint, sanity, unit, molecule, integration, e2e and fault-sample, in order
-	@.ci/steps lint sanity unit molecule integration e2e fault-sample
+test: collection ## lint, sanity, unit, and molecule beside them; then integration, e2e and fault-sample
+	@.ci/steps 'lint sanity unit + molecule' integration e2e fault-sample
 
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py

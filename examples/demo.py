@@ -35,7 +35,7 @@ from lab.load import Running as Load  # noqa: E402
 HOST = "demo1"
 NAME = "shop.example.com"
 RATE = 100
-WATCH = 3
+WATCH = 2
 PLACE = REPOSITORY / ".cache" / "demo"
 BROKEN = "1.2.0-crash-on-boot"
 FAILS_MIDWAY = "1.2.0-fails-midway"
@@ -97,7 +97,6 @@ class Demo:
         report: t.Mapping[str, t.Any] = {}
         if load:
             with Load(self.url, host_header=NAME, rate=RATE) as running:
-                time.sleep(0.5)
                 played, log = self._play(playbook, *arguments)
                 time.sleep(0.5)
             report = running.report

@@ -55,112 +55,12 @@ agent:
   sample: /opt/shop/.deploy/agent.pyz
 """
 
-import os
-import stat
-import typing as t
-from dataclasses import dataclass
-from functools import partial
-
 from ansible.module_utils.basic import AnsibleModule
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _agent_package, _doors, _phase
-from ansible_collections.bulletproof.deploy.plugins.module_utils._accounts import gid_of, uid_of
-from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_json
-from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options, run
-
-Place = t.Tuple[int, int, int]
-
-
-@dataclass(frozen=True)
-class Observed:
-    wanted: t.Dict[str, Place]
-    places: t.Dict[str, t.Optional[Place]]
-    agent: t.Optional[bytes]
-    agent_wanted: bytes
-    doors: int
-    configuration: str
-
-
-def place(path: str) -> t.Optional[Place]:
-    try:
-        found = os.lstat(path)
-    except FileNotFoundError:
-        return None
-    return (found.st_uid, found.st_gid, stat.S_IMODE(found.st_mode))
-
-
-def read(options: Options) -> Observed:
-    layout = _phase.layout_of(options)
-    uid, gid = uid_of(options["user"]), gid_of(options["group"])
-    wanted = {
-        layout.root: (0, 0, 0o755),
-        layout.private: (0, 0, 0o700),
-        layout.releases: (0, gid, 0o750),
-        layout.venvs: (0, 0, 0o755),
-        layout.slots: (0, 0, 0o755),
-        layout.backups: (0, 0, 0o700),
-        layout.shared: (uid, gid, 0o770),
-    }
-    return Observed(
-        wanted=wanted,
-        places={path: place(path) for path in wanted},
-        agent=_agent_package.installed(layout.agent),
-        agent_wanted=_agent_package.build(),
-        doors=_doors.count(layout),
-        configuration=(read_json(layout.configuration) or {}).get("digest", ""),
-    )
-
-
-def words(found: t.Optional[Place]) -> t.Optional[str]:
-    return None if found is None else f"directory, owner {found[0]}, group {found[1]}, mode {found[2]:04o}"
-
-
-def make(path: str, wanted: Place) -> None:
-    os.makedirs(path, exist_ok=True)
-    handle = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        os.fchown(handle, *wanted[:2])
-        os.fchmod(handle, wanted[2])
-    finally:
-        os.close(handle)
-
-
-def plan(options: Options, observed: Observed) -> t.List[Change]:
-    layout = _phase.layout_of(options)
-    changes = [
-        Change(path, words(observed.places[path]), words(wanted), partial(make, path, wanted))
-        for path, wanted in observed.wanted.items()
-        if observed.places[path] != wanted
-    ]
-    if observed.agent != observed.agent_wanted:
-        before = None if observed.agent is None else "older"
-        changes.append(
-            Change(layout.agent, before, "this collection's", partial(_agent_package.install, layout.agent, observed.agent_wanted))
-        )
-    digest, doors = options["configuration"], options["instances"]
-    if doors > observed.doors or (digest and doors != observed.doors):
-        changes.append(Change("live sockets", str(observed.doors), str(doors), partial(_doors.record, layout, doors)))
-    if digest and digest != observed.configuration:
-        record = partial(write_json, layout.configuration, {"digest": digest}, 0o600)
-        changes.append(Change("configured for declaration", observed.configuration or None, digest, record))
-    return changes
-
-
-def report(options: Options, observed: Observed) -> t.Dict[str, t.Any]:
-    return {"agent": _phase.layout_of(options).agent}
+from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import app_host
 
 
 def main() -> None:
-    module = AnsibleModule(
-        argument_spec={
-            **_phase.APP,
-            "user": {"type": "str", "required": True},
-            "group": {"type": "str", "required": True},
-            "instances": {"type": "int", "default": 1},
-            "configuration": {"type": "str"},
-        },
-        supports_check_mode=True,
-    )
-    run(module, read, plan, report)
+    app_host.run(AnsibleModule(argument_spec=app_host.SPEC, supports_check_mode=True))
 
 
 if __name__ == "__main__":

@@ -18,6 +18,7 @@ description:
   - Before anything is written, C(nginx -t) judges a private copy of the whole configuration with the new files in it.
   - A configuration that was broken before, by hand or otherwise, is reported as such, also when there is nothing to change.
   - Reloads a running nginx and looks whether it took the new configuration over; when it did not, the files are put back.
+  - With O(running), starts an nginx that does not run.
 options:
   files:
     description: The text of each file by its path below O(directory).
@@ -28,6 +29,17 @@ options:
     type: list
     elements: str
     default: []
+  worker_connections:
+    description:
+      - How many connections each of nginx's processes may have, where C(nginx.conf) still has Debian's 768; it gets four times as many files.
+      - While an app restarts behind its socket, its requests wait in nginx, two connections each. 768 are seven seconds of a hundred requests a second, and
+        what comes then is lost. A value that somebody has chosen stays, and V(0) leaves C(nginx.conf) alone.
+    type: int
+    default: 0
+  running:
+    description: Whether nginx has to run, now and from each boot on.
+    type: bool
+    default: false
   directory:
     description: Where C(nginx.conf) is.
     type: path
@@ -37,7 +49,7 @@ options:
     type: str
     default: nginx
   service:
-    description: The unit that is reloaded; it is left alone while it does not run.
+    description: The unit that is reloaded. It is left alone while it does not run, unless with O(running).
     type: str
     default: nginx.service
 attributes:
@@ -67,16 +79,19 @@ reloaded:
 """
 
 import os
+import re
 import typing as t
 from dataclasses import dataclass
 from functools import partial
 
 from ansible.module_utils.basic import AnsibleModule
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _nginx, _runner
+from ansible_collections.bulletproof.deploy.plugins.module_utils._command import must, run
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_text, replace_link, write_atomically
 from ansible_collections.bulletproof.deploy.plugins.module_utils._runner import Change, Options
 
+MAIN = "nginx.conf"
 ERROR_LOG = "/var/log/nginx/error.log"
 # nginx starts its new workers within milliseconds; a host that is this slow is at its end.
 PATIENCE = 10.0
@@ -96,8 +111,18 @@ class Place:
 
 @dataclass(frozen=True)
 class Observed:
+    """:param wanted: What is to be at each path.
+    :param places: What is there.
+    """
+
+    wanted: t.Mapping[str, Place]
     places: t.Mapping[str, Place]
     running: bool
+    enabled: bool
+
+    @property
+    def different(self) -> t.List[str]:
+        return [path for path, place in self.wanted.items() if place != self.places[path]]
 
 
 def look(path: str) -> Place:
@@ -123,8 +148,19 @@ def put(path: str, place: Place) -> None:
 def wanted(options: Options) -> t.Dict[str, Place]:
     """What is to be at each path."""
     places = {name: Place(text=text) for name, text in options["files"].items()}
+    main = read_text(os.path.join(options["directory"], MAIN))
+    if main and options["worker_connections"] and roomy(main, options["worker_connections"]) != main:
+        places[MAIN] = Place(text=roomy(main, options["worker_connections"]))
     places.update((name, Place()) for name in options["absent"])
     return {inside(options["directory"], name): place for name, place in places.items()}
+
+
+def roomy(text: str, connections: int) -> str:
+    """``nginx.conf`` with room for this many connections, unless somebody has chosen a number."""
+    debians = re.compile(r"^(\s*worker_connections\s+)768;", re.MULTILINE)
+    if debians.search(text) and not re.search(r"^\s*worker_rlimit_nofile\s", text, re.MULTILINE):
+        text = re.sub(r"^(worker_processes.*\n)", rf"\g<1>worker_rlimit_nofile {connections * 4};\n", text, count=1, flags=re.MULTILINE)
+    return debians.sub(rf"\g<1>{connections};", text)
 
 
 def inside(directory: str, name: str) -> str:
@@ -169,7 +205,13 @@ class Site:
         after = wanted(options)
         judge(options, after)
         self.before = {path: look(path) for path in after}
-        return Observed(self.before, running=_nginx.main_process(options["service"]) != 0)
+        service = options["service"]
+        return Observed(
+            wanted=after,
+            places=self.before,
+            running=_nginx.main_process(service) != 0,
+            enabled=options["running"] and run(["systemctl", "is-enabled", "--quiet", service]).ok,
+        )
 
     def rescue(self, options: Options, failure: Failure) -> Failure:
         for path, place in self.before.items():
@@ -178,13 +220,18 @@ class Site:
 
 
 def plan(options: Options, observed: Observed) -> t.List[Change]:
+    service = options["service"]
     changes = [
-        Change(path, observed.places[path].shown, place.shown, partial(put, path, place))
-        for path, place in wanted(options).items()
-        if place != observed.places[path]
+        Change(path, observed.places[path].shown, observed.wanted[path].shown, partial(put, path, observed.wanted[path]))
+        for path in observed.different
     ]
     if changes and observed.running:
-        changes.append(Change(options["service"], "the old configuration", "the new one", partial(take_over, options["service"])))
+        changes.append(Change(service, "the old configuration", "the new one", partial(take_over, service)))
+    if options["running"] and not observed.running:
+        changes.append(Change(service, "stopped", "running", partial(must, ["systemctl", "start", service], f"{service} does not start")))
+    if options["running"] and not observed.enabled:
+        enable = partial(must, ["systemctl", "enable", "--quiet", service], f"{service} cannot be enabled")
+        changes.append(Change(f"{service} at boot", "disabled", "enabled", enable))
     return changes
 
 
@@ -212,7 +259,7 @@ def tail(path: str, start: int) -> str:
 
 
 def report(options: Options, observed: Observed) -> t.Dict[str, t.Any]:
-    return {"reloaded": observed.running and any(place != observed.places[path] for path, place in wanted(options).items())}
+    return {"reloaded": observed.running and bool(observed.different)}
 
 
 def main() -> None:
@@ -220,6 +267,8 @@ def main() -> None:
         argument_spec={
             "files": {"type": "dict", "default": {}},
             "absent": {"type": "list", "elements": "str", "default": []},
+            "worker_connections": {"type": "int", "default": 0},
+            "running": {"type": "bool", "default": False},
             "directory": {"type": "path", "default": "/etc/nginx"},
             "executable": {"type": "str", "default": "nginx"},
             "service": {"type": "str", "default": "nginx.service"},

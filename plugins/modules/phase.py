@@ -25,6 +25,8 @@ options:
     type: str
     required: true
     choices:
+      - app_host
+      - host_files
       - permissions
       - preflight
       - release_commit

@@ -17,7 +17,7 @@ from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _code
 # What every deploy looks at first, and where one that has nothing to do ends. It brings along most of what all phases share.
 FIRST = ("preflight",)
 # They bring along all there is for databases, which takes longer than the rest together, and many runs have none of them.
-RARE = ("release_migrate", "release_unmigrate")
+RARE = ("app_host", "host_files", "release_migrate", "release_unmigrate")
 THEN = tuple(name for name in by_name.NAMES if name not in FIRST + RARE)
 
 

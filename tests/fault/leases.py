@@ -25,6 +25,8 @@ with open(path + ".ended", "w", opener=lambda name, flags: os.open(name, flags, 
     json.dump({**lock, "deadline": time.time() - 1}, stream)
 os.replace(path + ".ended", path)
 """
+# In brackets, so that it does not find itself.
+AT_WORK = "pgrep --full '[B]ECOME-SUCCESS'"
 
 
 def end_lease(host: Host, root: str) -> None:
@@ -39,7 +41,7 @@ def end_lease(host: Host, root: str) -> None:
 
 def module_at_work(host: Host) -> bool:
     """Whether something that a controller began on the host has not ended, whether or not the controller lives."""
-    return host.run(["pgrep", "-f", "BECOME-SUCCESS"], check=False).returncode == 0
+    return host.run(["sh", "-c", AT_WORK], check=False).returncode == 0
 
 
 def wait_for_modules(host: Host, timeout: float = 60) -> None:

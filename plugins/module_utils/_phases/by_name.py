@@ -9,6 +9,8 @@ from __future__ import annotations
 import typing as t
 
 NAMES = (
+    "app_host",
+    "host_files",
     "permissions",
     "preflight",
     "release_commit",
@@ -28,6 +30,14 @@ def phase_of(name: str) -> t.Any:
     Each is imported only when it is asked for: importing all would cost each the time of all. And each import is written out, because
     Ansible sends to a host what it finds imported.
     """
+    if name == "app_host":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import app_host
+
+        return app_host
+    if name == "host_files":
+        from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import host_files
+
+        return host_files
     if name == "permissions":
         from ansible_collections.bulletproof.deploy.plugins.module_utils._phases import permissions
 

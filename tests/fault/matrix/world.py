@@ -20,7 +20,7 @@ from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from pathlib import Path
 
-from fault.leases import end_lease, module_at_work, wait_for_modules
+from fault.leases import AT_WORK, end_lease, wait_for_modules
 from fault.matrix import points
 
 from lab import Host, haproxy
@@ -215,9 +215,9 @@ class FleetShop:
         since, last = time.monotonic(), -1
         while running.process.poll() is None and time.monotonic() < deadline and time.monotonic() < since + seconds:
             now = len(self.points())
-            if now != last or any(module_at_work(host) for host in self.apps if host.state == "running" and not cut_off(host)):
+            if now != last or any(self.on_all(seen_at_work)):
                 since, last = time.monotonic(), now
-            time.sleep(0.2)
+            time.sleep(0.5)
 
     def wait_until_answers(self, host: Host, timeout: float = 60) -> None:
         self.wait_until(lambda: answer(host).status == 200, timeout, f"{host.name} answers its users again")
@@ -266,9 +266,9 @@ def answer(host: Host, timeout: float = 5) -> Answer:
         connection.close()
 
 
-def cut_off(host: Host) -> bool:
-    """Whether the lab has put a rule into the host's way."""
-    return "DROP" in host.run(["iptables", "-S", "INPUT"]).stdout
+def seen_at_work(host: Host) -> bool:
+    """Whether a module works on a host that can be seen: it runs, and the lab has put no rule into its way. Asked with one command."""
+    return host.run(["sh", "-c", f"iptables -S INPUT | grep -q DROP && exit 1; {AT_WORK}"], check=False).returncode == 0
 
 
 def signal_all(running: Running, number: signal.Signals) -> None:

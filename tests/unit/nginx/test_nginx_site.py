@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import pathlib
 import typing as t
 
@@ -17,7 +18,8 @@ GOOD = "server { listen 127.0.0.1:18081; server_name shop.example.com; }\n"
 
 
 def options(nginx: str, directory: pathlib.Path, **given: t.Any) -> dict[str, t.Any]:
-    return {"files": {}, "absent": [], "directory": str(directory), "executable": nginx, "service": "no-such-nginx.service", **given}
+    place = {"directory": str(directory), "executable": nginx, "service": "no-such-nginx.service"}
+    return {"files": {}, "absent": [], "worker_connections": 0, "running": False, **place, **given}
 
 
 def test_what_is_there_already_is_no_change(nginx: str, directory: pathlib.Path) -> None:
@@ -28,13 +30,52 @@ def test_what_is_there_already_is_no_change(nginx: str, directory: pathlib.Path)
 
 def test_a_running_nginx_is_reloaded_last(nginx: str, directory: pathlib.Path) -> None:
     asked = options(nginx, directory, files={"conf.d/shop.conf": GOOD}, absent=["sites-enabled/default"])
-    before = nginx_site.Site().read(asked).places
-    changes = nginx_site.plan(asked, nginx_site.Observed(before, running=True))
+    observed = dataclasses.replace(nginx_site.Site().read(asked), running=True)
+    changes = nginx_site.plan(asked, observed)
     assert [change.target for change in changes] == [
         str(directory / "conf.d/shop.conf"),
         str(directory / "sites-enabled/default"),
         "no-such-nginx.service",
     ]
+
+
+def test_an_nginx_that_does_not_run_is_started_with_its_new_files(nginx: str, directory: pathlib.Path) -> None:
+    asked = options(nginx, directory, files={"conf.d/shop.conf": GOOD}, running=True)
+    observed = nginx_site.Site().read(asked)
+    assert [(change.target, change.after) for change in nginx_site.plan(asked, observed)] == [
+        (str(directory / "conf.d/shop.conf"), GOOD),
+        ("no-such-nginx.service", "running"),
+        ("no-such-nginx.service at boot", "enabled"),
+    ]
+    well = dataclasses.replace(observed, places=observed.wanted, running=True, enabled=True)
+    assert nginx_site.plan(asked, well) == []
+
+
+DEBIANS = "worker_processes auto;\npid /run/nginx.pid;\n\nevents {\n\tworker_connections 768;\n\t# multi_accept on;\n}\n"
+ROOMY = "worker_processes auto;\nworker_rlimit_nofile 16384;\npid /run/nginx.pid;\n\nevents {\n\tworker_connections 4096;\n\t# multi_accept on;\n}\n"
+
+
+@pytest.mark.parametrize(
+    "text, expected",
+    [
+        (DEBIANS, ROOMY),
+        (ROOMY, ROOMY),
+        (DEBIANS.replace("768", "1024"), DEBIANS.replace("768", "1024")),
+        ("worker_rlimit_nofile 9000;\n" + DEBIANS, "worker_rlimit_nofile 9000;\n" + DEBIANS.replace("768", "4096")),
+    ],
+)
+def test_nginx_gets_room_unless_somebody_has_chosen_a_number(text: str, expected: str) -> None:
+    assert nginx_site.roomy(text, 4096) == expected
+
+
+def test_the_room_is_judged_and_taken_with_the_files(nginx: str, directory: pathlib.Path) -> None:
+    main = directory / "nginx.conf"
+    main.write_text("worker_processes 1;\n" + main.read_text().replace("events { }", "events {\nworker_connections 768;\n}"))
+    asked = options(nginx, directory, files={"conf.d/shop.conf": GOOD}, worker_connections=1024)
+    for change in nginx_site.plan(asked, nginx_site.Site().read(asked)):
+        change.apply()
+    assert "worker_connections 1024;" in main.read_text() and "worker_rlimit_nofile 4096;" in main.read_text()
+    assert nginx_site.plan(asked, nginx_site.Site().read(asked)) == []
 
 
 def test_what_failed_midway_is_put_back(nginx: str, directory: pathlib.Path) -> None:
