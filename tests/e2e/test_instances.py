@@ -41,7 +41,7 @@ def serves(shop: App, version: str) -> None:
     """Every instance is of this version, has its users, and nothing is armed or left over."""
     assert doors(shop) == {"live-2.sock": "2.sock", "live-3.sock": "3.sock", "live.sock": "1.sock"}
     assert shop.units(3) == THREE
-    told = {shop.version() for _ in range(9)}
+    told = {shop.version() for _time in range(9)}
     assert told == {version}
     state = shop.state()
     assert state["way_back"] is None and state["live"]["slot"] == "1..3"
@@ -95,7 +95,7 @@ def canary_has_moved(shop: App, version: str) -> Running:
     """A deploy whose canary has users of its own, while the other instances still run what was before."""
     running = shop.project.start("deploy", app_version=version, app_batch_watch=30)
     deadline = time.monotonic() + 90
-    while len({shop.version() for _ in range(6)}) == 1:
+    while len({shop.version() for _time in range(6)}) == 1:
         assert time.monotonic() < deadline and running.process.poll() is None, running.output()
     return running
 

@@ -103,4 +103,4 @@ def test_instances_on_both_hosts_go_back_when_one_host_fails(shop: App) -> None:
     assert '"Switch to the release"' in played.ended()[ill.name][2]
     for host in shop.hosts:
         assert shop.units(2, host) == ["pair@1.service", "pair@2.service"]
-        assert {shop.version(host) for _ in range(4)} == {"1.1.0"}
+        assert {shop.version(host) for _time in range(4)} == {"1.1.0"}
