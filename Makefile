@@ -88,8 +88,9 @@ integration: collection ## modules on lab hosts, with real SQLite, PostgreSQL, S
 integration-matrix: collection ## the same, all cases
 	pytest tests/integration -n $(WORKERS) --dist loadfile --matrix
 
-test: collection ## lint, sanity, unit, with molecule beside them; then integration and fault-sample, with e2e beside them
-	@.ci/steps 'lint sanity unit + molecule' 'integration fault-sample + e2e'
+# Two lanes of about the same length: each leaves a core idle half of the time.
+test: collection ## lint, sanity, unit, integration and fault-sample; beside them, molecule and e2e
+	@.ci/steps 'lint sanity unit integration fault-sample' 'molecule e2e'
 
 demo: collection ## deploy a small application, update it, break it, roll it back
 	.venv/bin/python examples/demo.py
