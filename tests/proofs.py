@@ -470,6 +470,20 @@ PROOFS = (
         "",
         "integration/load_balancer/test_load_balancer.py::test_a_load_balancer_that_is_gone_is_its_own_fault[haproxy]",
     ),
+    Proof(
+        "links-of-log-files",
+        "_places.py",
+        "os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK",
+        "os.O_WRONLY | os.O_CREAT | os.O_NONBLOCK",
+        "unit/core/test_host_files.py::test_a_link_is_not_followed[file]",
+    ),
+    Proof(
+        "judged-before-written",
+        "_phases/host_files.py",
+        "        if not said.ok:\n",
+        "        if False:\n",
+        "unit/core/test_host_files.py::test_a_text_that_is_refused_replaces_nothing",
+    ),
 )
 
 

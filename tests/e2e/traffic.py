@@ -51,19 +51,15 @@ def under_load(
     host: Host | None = None,
     rate: float = RATE,
     kinds: Mapping[str, float] = load.DEFAULT_KINDS,
-    before: float = 1.0,
-    after: float = 1.0,
 ) -> Iterator[Traffic]:
-    """Send requests of mixed kinds while the block runs, and fail when one of them is lost.
+    """Send requests of mixed kinds while the block runs and for a second more, and fail when one of them is lost.
 
-    :param before: Seconds of load before the block begins.
-    :param after: Seconds of load after it has ended.
+    A playbook takes longer than a second before it touches anything: that is the load before.
     """
     traffic = Traffic()
     with load.Running(app.url(host), rate=rate, kinds=kinds) as running:
-        time.sleep(before)
         yield traffic
-        time.sleep(after)
+        time.sleep(1)
         with_versions = running.outcomes()
     traffic.report, traffic.outcomes = running.report, with_versions
     report = traffic.report
@@ -71,7 +67,7 @@ def under_load(
         f"{what}: {report['sent']} requests at {report['rate']}/s, {report['lost']} lost, {traffic.errors} errors of the app, "
         f"longest gap {report['longest_gap'] * 1000:.0f} ms, slowest {report['latency'].get('max', 0):.2f} s, versions {traffic.versions()}"
     )
-    assert report["sent"] > rate * (before + after) / 2, report
+    assert report["sent"] > rate, report
     assert report["lost"] == 0, report["losses"]
 
 
