@@ -111,6 +111,8 @@ class FleetShop:
             "app_strategy": strategy,
             "app_start_timeout": start_timeout,
             "app_stop_timeout": 5,
+            # What a cell costs is, for a third, workers that start.
+            "app_workers": 2,
             "app_watch": WATCH,
             "app_lease": start_timeout + WATCH + 30,
             "app_environment": {"DATABASE_URL": note.read_text() if note.exists() else ""},
