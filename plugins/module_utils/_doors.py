@@ -28,11 +28,12 @@ def every(layout: Layout) -> t.List[str]:
 
 def record(layout: Layout, number: int) -> None:
     """Have so many from now on. One that is new leads to where the first one does, so that the proxy may know it at once."""
-    write_json(layout.doors, {"count": number}, 0o600)
     target = read_link(layout.live_socket)
-    for door in every(layout):
+    for door in map(layout.door, range(1, number + 1)):
         if target is not None and read_link(door) is None:
             replace_link(door, target)
+    # Last: whoever dies before this does it all again.
+    write_json(layout.doors, {"count": number}, 0o600)
 
 
 def lead(layout: Layout, slots: t.Sequence[str], only: str = "") -> None:

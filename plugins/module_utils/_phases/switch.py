@@ -182,7 +182,6 @@ class Switch:
         self.verdicts += _transition.verify(layout, place, _verify.canary_checks(layout, manifest, place.slot, window), to_the_end=False)
 
     def _timed(self, name: str, step: t.Callable[..., t.Any], *arguments: t.Any) -> t.Any:
-        """Several steps of one name take as long as all of them."""
         began = time.monotonic()
         try:
             return step(*arguments)
