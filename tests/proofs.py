@@ -209,6 +209,13 @@ PROOFS = (
         "unit/core/test_doors.py::test_on_the_way_back_users_are_sent_only_to_what_was_before",
     ),
     Proof(
+        "patience-where-users-are",
+        "_verify.py",
+        '{"patience": PATIENCE} if users else {}',
+        "{}",
+        "e2e/test_direct.py::test_a_release_that_answers_wrongly_is_not_waited_for",
+    ),
+    Proof(
         "live-restarts-on-a-changed-unit",
         "_transition.py",
         "if not again and serves_from",

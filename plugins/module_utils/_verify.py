@@ -30,6 +30,9 @@ PROXY_DEADLINE = 2.0
 ANSWERS_PER_WORKER = 3
 MOST_ANSWERS = 30
 
+# A release that is restarted where its users are gives them its wrong answers, too: they are no start that is not over.
+PATIENCE = 5.0
+
 
 def _ask(manifest: Manifest, **where: t.Any) -> Check:
     """The question over HTTP: is it healthy and, where the app tells, which version is it.
@@ -52,15 +55,15 @@ def _process(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
     ]
 
 
-def slot_checks(layout: Layout, manifest: Manifest, slot: str) -> t.List[Check]:
-    """The release on its slot's own socket, before anybody is sent there."""
+def slot_checks(layout: Layout, manifest: Manifest, slot: str, users: bool = False) -> t.List[Check]:
+    """The release on its slot's own socket, before anybody is sent there; or, with a single slot, where the ``users`` are."""
     deadline = manifest.health["start_timeout"]
     answers = min(ANSWERS_PER_WORKER * manifest.health["workers"], MOST_ANSWERS)
     ask = _ask(manifest, unix_socket=layout.socket(slot), path=manifest.health["path"], successes=answers)
     ask["name"] = f"{ask['type']} on the socket of slot {slot}"
     # An answer costs next to nothing; each look at a unit is a process, on a host that is busy starting the app.
     return [
-        {**ask, "deadline": deadline, "interval": 0.01},
+        {**ask, "deadline": deadline, "interval": 0.01, **({"patience": PATIENCE} if users else {})},
         *({**check, "deadline": deadline, "interval": 0.2} for check in _process(layout, manifest, slot)),
     ]
 

@@ -53,6 +53,11 @@ options:
           - With V(0) there is one attempt, and the further ones that O(checks[].successes) takes.
         type: float
         default: 0
+      patience:
+        description:
+          - Within the O(checks[].deadline), for how many seconds wrong answers are borne, from the first one on. No answer at all is not counted.
+          - Unless set, until the deadline.
+        type: float
       timeout:
         description: Seconds that one attempt may take, all of it together, however slowly an answer drips in.
         type: float

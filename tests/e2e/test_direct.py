@@ -9,7 +9,7 @@ from __future__ import annotations
 import pytest
 from e2e.apps import App
 from e2e.conftest import NewApp
-from e2e.traffic import long_requests, under_load
+from e2e.traffic import RATE, long_requests, under_load
 
 from lab.hosts import Host
 
@@ -52,6 +52,16 @@ def test_a_release_that_does_not_import_restarts_nothing(shop: App, host: Host) 
     played = shop.broken_deploy("1.2.0-crash-on-import")
     assert "does not import" in played.output and "crash-on-import: the price list is not where" in played.output
     assert host.run(["systemctl", "show", "--property", "MainPID,NRestarts", "direct@main.service"]).stdout == serves
+
+
+def test_a_release_that_answers_wrongly_is_not_waited_for(shop: App) -> None:
+    """Its users are on it. It has 60 s to start, and not to answer 500."""
+    served = shop.version()
+    with under_load(shop, "direct, always 500") as traffic:
+        played = shop.broken_deploy("1.2.0-always-500")
+    assert "not healthy in slot main" in played.output
+    assert shop.version() == served
+    assert 0 < traffic.errors < 30 * RATE, "users had half a minute of it"
 
 
 def test_a_changed_unit_takes_effect_although_the_release_is_live(shop: App, host: Host) -> None:

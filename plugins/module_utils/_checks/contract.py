@@ -34,6 +34,7 @@ class Answer:
     :param verdict: PASS, FAIL or UNKNOWN.
     :param evidence: One sentence for a person: what was found, what was expected.
     :param final: No later attempt could find otherwise: the check ends here, whatever time it has left.
+    :param silent: Nobody answered. What is asked may not have begun, while a wrong answer comes from what has.
     """
 
     verdict: str
@@ -41,6 +42,7 @@ class Answer:
     found: t.Any = None
     expected: t.Any = None
     final: bool = False
+    silent: bool = False
 
     @property
     def good(self) -> bool:

@@ -48,6 +48,7 @@ COMMON: t.Dict[str, Option] = {
     "type": Option(TEXT, required=True),
     "name": Option(TEXT),
     "deadline": Option(NUMBER, default=0, minimum=0),
+    "patience": Option(NUMBER, minimum=0),
     "timeout": Option(NUMBER, default=10, minimum=0.01),
     "interval": Option(NUMBER, default=0.5, minimum=0.01),
     "successes": Option(WHOLE, default=1, minimum=1),
@@ -63,6 +64,7 @@ class Check:
     type: CheckType
     name: str
     deadline: float
+    patience: t.Optional[float]
     timeout: float
     interval: float
     successes: int
@@ -280,13 +282,16 @@ class _Pursuit:
 
     def _become_good(self) -> t.Optional[Answer]:
         """The deciding answer, or None when stopped. A row of successes that began before the deadline may come to its end."""
-        row = 0
+        row, deadline = 0, self.check.deadline
         while True:
             answer = self._attempt()
             row = row + 1 if answer.good else 0
             if row == self.check.successes:
                 return answer
-            left = self.check.deadline - self.elapsed
+            if answer.verdict == FAIL and not answer.silent and self.check.patience is not None:
+                # The first of them counts: later ones come to a later moment.
+                deadline = min(deadline, self.elapsed + self.check.patience)
+            left = deadline - self.elapsed
             if not answer.good:
                 if not self.check.type.remembers:
                     self.memory.clear()

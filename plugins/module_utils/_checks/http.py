@@ -292,7 +292,7 @@ def _judged(options: Options, request: Request, reply: Reply, said: str) -> Answ
 def unanswered(options: Options, problem: NoAnswer, expected: t.Any) -> Answer:
     statuses = " or ".join(map(str, options["status"]))
     asked = where(options, options.get("method") or "")
-    return Answer(FAIL, f"{asked}: {problem}; expected an answer with status {statuses}.", None, expected)
+    return Answer(FAIL, f"{asked}: {problem}; expected an answer with status {statuses}.", None, expected, silent=True)
 
 
 def status_problems(options: Options, reply: Reply) -> t.List[str]:

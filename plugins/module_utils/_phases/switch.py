@@ -155,8 +155,8 @@ class Switch:
         changes = [change for place in target.without(before) for change in self._start(layout, place, manifest)]
         for old in [one for one in served if one.slot in target.slots]:
             place = replace(target, slot=old.slot)
-            start = self._start(layout, place, manifest, again)
             others = [one for one in [*served, *target.places] if one.slot != old.slot]
+            start = self._start(layout, place, manifest, again, users=not others)
             if not others:
                 changes += start
                 continue
@@ -172,10 +172,12 @@ class Switch:
                 canary = 0
         return changes
 
-    def _start(self, layout: Layout, place: Position, manifest: _manifest.Manifest, again: bool = False) -> t.List[Change]:
+    def _start(
+        self, layout: Layout, place: Position, manifest: _manifest.Manifest, again: bool = False, users: bool = False
+    ) -> t.List[Change]:
         return [
             Change(layout.slot(place.slot), None, place.release, partial(self._timed, "start", _transition.run_slot, layout, place, again)),
-            Change("verify on its socket", None, place.release, partial(self._verify, "verify", layout, place, manifest)),
+            Change("verify on its socket", None, place.release, partial(self._verify, "verify", layout, place, manifest, users)),
         ]
 
     def _watch(self, layout: Layout, place: Position, manifest: _manifest.Manifest, window: float) -> None:
@@ -204,9 +206,9 @@ class Switch:
             Change("processes", before or None, after or None, partial(self._timed, "processes", _processes.run, layout, target, again))
         ]
 
-    def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest) -> None:
+    def _verify(self, name: str, layout: Layout, target: Position, manifest: _manifest.Manifest, users: bool = False) -> None:
         ready, when = (
-            (_verify.slot_checks(layout, manifest, target.slot), "before")
+            (_verify.slot_checks(layout, manifest, target.slot, users), "before")
             if name == "verify"
             else ([*_verify.proxy_checks(manifest), *_processes.checks(layout, manifest)], "after")
         )

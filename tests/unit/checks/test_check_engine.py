@@ -31,7 +31,7 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import
 
 @pytest.fixture
 def scripted(monkeypatch):
-    """Run one check whose attempts answer as written: + good, - bad, x bad for ever, ? unknown, ! breaks, h hangs; the last letter goes on."""
+    """Run one check whose attempts answer as written: + good, - bad, . no answer, x bad for ever, ? unknown, ! breaks, h hangs; the last letter goes on."""
     release = threading.Event()
 
     def run(script, stop=None, others=(), remembers=False, to_the_end=True, **common):
@@ -50,7 +50,7 @@ def scripted(monkeypatch):
                 release.wait(30)
             if letter == "+":
                 memory["good"] = memory.get("good", 0) + 1
-            return Answer(PASS if letter == "+" else FAIL, f"it was {letter}", final=letter == "x")
+            return Answer(PASS if letter == "+" else FAIL, f"it was {letter}", final=letter == "x", silent=letter == ".")
 
         secrets = {"secrets": lambda options: ["canary"], "remembers": remembers}
         kind = CheckType("scripted", {"word": Option(TEXT)}, lambda options: "x", attempt, **secrets)
@@ -78,6 +78,14 @@ def test_the_deadline_ends_it(scripted):
     assert verdict.verdict == FAIL and 3 < verdict.attempts < 20
     assert f"Tried {verdict.attempts} times" in verdict.evidence
     assert 0.2 <= verdict.elapsed < 1
+
+
+def test_wrong_answers_are_borne_for_a_while_and_silence_for_as_long_as_it_lasts(scripted):
+    verdict = scripted("-", deadline=30, patience=0.1)
+    assert verdict.verdict == FAIL and 2 <= verdict.attempts < 20
+    assert scripted("." * 20 + "+", deadline=30, patience=0.1).verdict == PASS
+    assert scripted(".?" * 10 + "-+", deadline=30, patience=5).verdict == PASS
+    assert scripted("-", deadline=0.1, patience=30).verdict == FAIL
 
 
 def test_the_last_attempt_is_made_at_the_deadline(scripted):
