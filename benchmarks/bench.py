@@ -190,6 +190,9 @@ class Bench:
             raise CannotMeasure("The output of ansible-playbook -vvv shows no module on the host.")
         self.measured.modules.append(modules)
         self.measured.profiles["update"] = told_by(self.ours.deploy([host], next(self.versions)))
+        # The slot that it goes back to may still be ending.
+        time.sleep(2)
+        settle()
         self.measured.profiles["rollback"] = told_by(self.ours.roll_back([host]))
 
     def permissions(self, repeats: int) -> None:
