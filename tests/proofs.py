@@ -190,7 +190,7 @@ PROOFS = (
     Proof(
         "row-verified-first",
         "_phases/switch.py",
-        """            Change("verify on its socket", None, place.release, partial(self._verify, "verify", layout, place, manifest)),\n""",
+        """            Change("verify on its socket", None, place.release, partial(self._verify, "verify", layout, place, manifest, users)),\n""",
         "",
         "e2e/test_instances.py::test_a_version_that_does_not_answer_never_sees_a_user[1.2.0-always-500]",
     ),

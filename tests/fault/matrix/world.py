@@ -198,6 +198,8 @@ class FleetShop:
 
     def settle(self) -> None:
         """Nobody works for the run any more, the rest of its lease passes, and every host that has a way back has walked it."""
+        # What a controller has sent before it died may not have begun.
+        time.sleep(1)
         self.on_all(wait_for_modules)
         self.pass_lease()
         self.wait_until(lambda: not any(self.on_all(self.armed)), SLACK, "every host has gone back")
