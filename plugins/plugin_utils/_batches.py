@@ -92,4 +92,7 @@ def steps(
             judged(of(moved, "watch", window=window))
     if not check:
         plan.append(of(every, "commit_together" if several else "commit"))
+    # Who has stayed behind would otherwise get requests when its host is well again.
+    if several and balanced and not check:
+        plan.append({"do": "hold"})
     return plan

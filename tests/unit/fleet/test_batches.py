@@ -104,6 +104,11 @@ def plan(batches, **way):
                 "commit_together a b c",
             ],
         ),
+        (
+            [["a", "b"]],
+            {"balanced": True, "beside": False, "watch": 0.0},
+            ["move_balanced a b", "judge", "commit_together a b", "hold"],
+        ),
         ([["a"], ["b"]], {"check": True, "balanced": True}, ["move a", "judge", "move b", "judge"]),
     ],
 )
