@@ -58,12 +58,11 @@ def away(layout: Layout, slot: str, other: str) -> None:
             replace_link(door, f"{other}.sock")
 
 
-def close(layout: Layout, surplus: bool = False) -> None:
-    """Let nobody in any more; with ``surplus``, only through doors that the proxy has forgotten."""
-    known = every(layout) if surplus else []
+def close(layout: Layout, keep: t.Collection[str] = ()) -> None:
+    """Let nobody in any more, but through the doors that are kept."""
     for name in os.listdir(layout.runtime) if os.path.isdir(layout.runtime) else []:
         path = os.path.join(layout.runtime, name)
-        if re.fullmatch(r"live(-[0-9]+)?\.sock", name) and path not in known:
+        if re.fullmatch(r"live(-[0-9]+)?\.sock", name) and path not in keep:
             os.unlink(path)
 
 

@@ -20,11 +20,16 @@ from ansible_collections.bulletproof.deploy.plugins.module_utils._files import r
 from ansible_collections.bulletproof.deploy.plugins.module_utils._layout import Layout
 
 
+def row(number: int) -> str:
+    """The name of so many slots, in each of which a release runs."""
+    return f"1..{number}"
+
+
 @dataclass(frozen=True)
 class Position:
     """A release in a slot: all that is needed to make the host serve it.
 
-    :param slot: The name of the slot, or a row of them, ``1..3``, in each of which the release runs.
+    :param slot: The name of the slot, or a ``row`` of them.
     :param environment: The version of ``shared/.env`` that it runs with (``_environments``); empty for none.
     """
 
@@ -37,6 +42,7 @@ class Position:
 
     @property
     def slots(self) -> t.List[str]:
+        """Their names: see ``row``."""
         first, dots, last = self.slot.partition("..")
         return [str(number) for number in range(int(first), int(last) + 1)] if dots else [self.slot]
 

@@ -99,18 +99,19 @@ def step_aside(layout: Layout, place: Position, others: t.Sequence[Position]) ->
 def flip(layout: Layout, position: Position) -> None:
     """Send all new requests to its slots: one rename for each door. Those in flight finish where they began."""
     _doors.lead(layout, position.slots)
-    _doors.close(layout, surplus=True)
+    _doors.close(layout, keep=_doors.every(layout))
     replace_link(layout.current, os.path.join("releases", position.release))
     _environments.serve(layout, position.environment)
 
 
 def serve(layout: Layout, position: Position) -> None:
     """Serve what was served before, whatever runs now: users leave what is not it as soon as there is a slot in which it runs."""
+    good = {place.slot for place in position.places if serves_from(layout, place)}
     for place in position.places:
-        good = [one.slot for one in position.places if serves_from(layout, one)]
         if good:
-            _doors.lead(layout, good)
+            _doors.lead(layout, [slot for slot in position.slots if slot in good])
         run_slot(layout, place)
+        good.add(place.slot)
     flip(layout, position)
     _processes.run(layout, position)
 
@@ -125,7 +126,7 @@ def retire(layout: Layout, place: Position, patience: float = DRAIN) -> None:
     _systemd.stop([layout.service_unit(place.slot), layout.socket_unit(place.slot)])
 
 
-def empty_queue(layout: Layout, place: Position, patience: float = DRAIN) -> None:
+def empty_queue(layout: Layout, place: Position, patience: float) -> None:
     """Wait until a slot has accepted every connection that came before a request of our own."""
     manifest = _manifest.load(layout, place.release)
     if manifest is not None and not _systemd.show(layout.service_unit(place.slot)).crashed:

@@ -54,7 +54,7 @@ options:
     description:
       - Only start the release in its idle slot and verify it there. What serves goes on serving, and the safety net is armed.
       - A later call of the same run without it sends the users there. So many hosts can be made ready first, and then switch together.
-      - Is refused where the release would run in a slot that serves.
+      - A release that would run in a slot that serves cannot be started like this, and that is refused.
     type: bool
     default: false
   canary:

@@ -18,7 +18,7 @@ import typing as t
 
 from ansible.module_utils.common.validation import check_type_bool, check_type_dict, check_type_int, check_type_list, check_type_str
 from ansible.module_utils.common.yaml import yaml_load
-from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _processes
+from ansible_collections.bulletproof.deploy.plugins.module_utils import _declared_checks, _processes, _state
 from ansible_collections.bulletproof.deploy.plugins.module_utils._checks import engine
 from ansible_collections.bulletproof.deploy.plugins.module_utils._dotenv import declared as environment
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
@@ -299,7 +299,7 @@ def slots(declared: t.Mapping[str, t.Any]) -> t.List[str]:
     """Where a release may run on a host: of several slots one that is idle, and of a row all."""
     if declared["app_strategy"] == "direct":
         return ["main"]
-    return ["blue", "green"] if declared["app_instances"] == 1 else [f"1..{declared['app_instances']}"]
+    return ["blue", "green"] if declared["app_instances"] == 1 else [_state.row(declared["app_instances"])]
 
 
 def fleet_mistakes(declared: t.Mapping[str, t.Any], hosts: int) -> t.Iterator[str]:

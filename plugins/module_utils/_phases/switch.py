@@ -153,9 +153,12 @@ class Switch:
         """
         served = before.places if before else []
         changes = [change for place in target.without(before) for change in self._start(layout, place, manifest)]
-        for old in [one for one in served if one.slot in target.slots]:
+        for number, old in enumerate(served, 1):
             place = replace(target, slot=old.slot)
-            others = [one for one in [*served, *target.places] if one.slot != old.slot]
+            if place not in target.places:
+                continue
+            # Those after it have not moved yet, and those before it have.
+            others = [one for one in [*served[number:], *target.places] if one.slot != old.slot]
             start = self._start(layout, place, manifest, again, users=not others)
             if not others:
                 changes += start

@@ -66,7 +66,7 @@ def test_what_the_proxy_has_forgotten_is_closed_and_nothing_else(host):
     _doors.lead(host, ["1", "2", "3"])
     pathlib.Path(host.runtime, "blue.sock").symlink_to("anything")
     _doors.record(host, 1)
-    _doors.close(host, surplus=True)
+    _doors.close(host, keep=_doors.every(host))
     assert seen(host) == {"blue.sock": "anything", "live.sock": "1.sock"}
     _doors.close(host)
     assert seen(host) == {"blue.sock": "anything"}

@@ -39,7 +39,7 @@ def patient(tasks, fatal=True):
 
 
 def test_what_goes_on_without_an_unreachable_host_does_go_on():
-    """To any_errors_fatal, which the plays of a run have, an unreachable host is one even where that is to be ignored: nothing after it would run."""
+    """Where any_errors_fatal is in force, as in the plays of a run, an unreachable host ends the play even if it is to be ignored."""
     files = sorted(ROOT.glob("roles/*/tasks/*.yml"))
     found = [(file.name, *one) for file in files for one in patient(yaml.safe_load(file.read_text()) or [])]
     assert len(found) >= 4 and not [one for one in found if one[2]]

@@ -35,6 +35,10 @@ def test_a_row_of_slots_is_a_place_for_each(slot, slots):
     assert row.places == [Position(one, "1-a", 5.0, "run1", "me", "env") for one in slots]
 
 
+def test_a_row_is_named_as_it_is_read():
+    assert Position(_state.row(3), "1-a").slots == ["1", "2", "3"]
+
+
 def test_what_another_position_does_not_take_is_left():
     row = Position("1..3", "1-a")
     assert [place.slot for place in row.without(Position("1..2", "2-b"))] == ["3"]
