@@ -167,6 +167,27 @@ PROOFS = (
         "e2e/test_rolling.py::test_between_the_two_steps_of_a_commit_only_its_run_goes_back",
     ),
     Proof(
+        "fleet-asks",
+        "_peers.py",
+        "checks = _checks(layout, state)",
+        "checks: t.List[_verify.Check] = []",
+        "e2e/test_rolling.py::test_a_run_that_dies_in_the_midst_of_the_commit_leaves_hosts_that_agree",
+    ),
+    Proof(
+        "fleet-asks-again",
+        "_unfinished.py",
+        "if not now_or_never and",
+        "if False and",
+        "e2e/test_rolling.py::test_a_host_that_cannot_ask_the_others_waits_until_it_can",
+    ),
+    Proof(
+        "fleet-knows-whom-to-ask",
+        "../../roles/switch/tasks/commit_together.yml",
+        "switch_fleet.peers | dict2items | rejectattr('key', 'equalto', inventory_hostname) | items2dict",
+        "{}",
+        "e2e/test_two_hosts.py::test_a_controller_that_dies_as_it_commits_leaves_hosts_that_agree",
+    ),
+    Proof(
         "fleet-renewal",
         "../plugin_utils/_batches.py",
         "if waiting and not check:",

@@ -49,7 +49,7 @@ def settle(layout: Layout, run: str) -> None:
     """Finish what a dead run left armed, without waiting for the timer: this run now holds the lock, so that one is over."""
     state = _state.load(layout)
     if state.way_back is not None and state.way_back.run != run:
-        _unfinished.settle(layout, f"run {run} took over from run {state.way_back.run}, which was never committed")
+        _unfinished.settle(layout, f"run {run} took over from run {state.way_back.run}, which was never committed", now_or_never=True)
 
 
 @contextlib.contextmanager

@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import time
 import typing as t
-from dataclasses import asdict, dataclass, replace
+from dataclasses import asdict, dataclass, field, replace
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils._failure import Failure
 from ansible_collections.bulletproof.deploy.plugins.module_utils._files import read_json, write_json
@@ -65,7 +65,8 @@ class WayBack:
     :param armed: When, in seconds since the epoch.
     :param rollback: The run itself goes back to an older release, whose place in the history stays what it is.
     :param good: The run calls what is live good. As long as it lives it can still go back, because another host may not be able to say the same; if
-        it falls silent, the host stays.
+        it falls silent, what the others serve decides.
+    :param peers: The others: name to the URL at which each tells its health.
     """
 
     run: str
@@ -73,6 +74,7 @@ class WayBack:
     armed: float
     rollback: bool = False
     good: bool = False
+    peers: t.Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True)
@@ -93,8 +95,8 @@ class State:
     def arm(self, run: str, target: Position, now: float, rollback: bool = False) -> State:
         return State(live=target, way_back=WayBack(run, self.committed, now, rollback))
 
-    def call_good(self) -> State:
-        return self if self.way_back is None else replace(self, way_back=replace(self.way_back, good=True))
+    def call_good(self, peers: t.Mapping[str, str]) -> State:
+        return self if self.way_back is None else replace(self, way_back=replace(self.way_back, good=True, peers=dict(peers)))
 
     def commit(self) -> State:
         return replace(self, way_back=None)

@@ -164,9 +164,9 @@ def arm(layout: Layout, run: str, target: Position, rollback: bool) -> None:
     _systemd.start([layout.safety_net_timer], timeout=SYSTEMCTL)
 
 
-def call_good(layout: Layout) -> None:
-    """The first step of a fleet's commit. The way back stays, for the run alone: another host may not be able to follow."""
-    _state.save(layout, _state.load(layout).call_good())
+def call_good(layout: Layout, peers: t.Mapping[str, str]) -> None:
+    """The first step of a fleet's commit. The way back stays, for the run or for what the peers will say: another host may not be able to follow."""
+    _state.save(layout, _state.load(layout).call_good(peers))
 
 
 def mark_good(layout: Layout, run: str) -> None:
@@ -187,7 +187,7 @@ def disarm(layout: Layout) -> None:
 
 
 def finish(layout: Layout, run: str) -> t.Optional[Position]:
-    """End a commit that a run began and did not end: all its hosts have called the release good, or were about to."""
+    """End a commit that a run began and did not end."""
     state = _state.load(layout)
     before = state.way_back.position if state.way_back else None
     mark_good(layout, run)

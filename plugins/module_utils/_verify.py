@@ -34,6 +34,10 @@ MOST_ANSWERS = 30
 PATIENCE = 5.0
 
 
+# Seconds in which another host has to say what it serves. Who asks is the safety net, which must not be ended by its own unit's time limit.
+PEER_TIMEOUT = 5.0
+
+
 def _ask(manifest: Manifest, **where: t.Any) -> Check:
     """The question over HTTP: is it healthy and, where the app tells, which version is it.
 
@@ -74,6 +78,12 @@ def proxy_checks(manifest: Manifest) -> t.List[Check]:
         return []
     ask = _ask(manifest, url=manifest.health["url"], verify_tls=False)
     return [{**ask, "deadline": PROXY_DEADLINE, "name": f"{ask['type']} through the proxy"}]
+
+
+def peer_checks(manifest: Manifest, peers: t.Mapping[str, str]) -> t.List[Check]:
+    """The release on other hosts, by their names; nothing where the app does not tell its version."""
+    asks = ((name, _ask(manifest, url=url, verify_tls=False)) for name, url in peers.items())
+    return [{**ask, "name": name, "timeout": min(ask["timeout"], PEER_TIMEOUT)} for name, ask in asks if ask["type"] == "version"]
 
 
 def declared(layout: Layout, manifest: Manifest, slot: str, when: str, cursors: t.Optional[t.Mapping[str, str]] = None) -> t.List[Check]:

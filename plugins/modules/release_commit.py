@@ -32,10 +32,17 @@ options:
     default: 5
   revocable:
     description:
-      - Only call the release good. M(bulletproof.deploy.release_revert) of the same run can still go back; a host whose run falls silent from here on stays
-        with the release, and ends the commit by itself when the lease is over.
+      - Only call the release good. M(bulletproof.deploy.release_revert) of the same run can still go back.
+      - A host whose run falls silent from here on asks its O(peers) when the lease is over. It goes back with one that serves something else, ends the
+        commit by itself when all serve the release, and asks again while one gives no answer, for at most an hour.
     type: bool
     default: false
+  peers:
+    description:
+      - With O(revocable=true), the other hosts of the run, and the URL at which each tells its health, as this host reaches it.
+      - Without any, and where the app does not tell its version, a host whose run falls silent stays with the release.
+    type: dict
+    default: {}
 """
 
 EXAMPLES = r"""

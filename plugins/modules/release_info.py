@@ -97,7 +97,7 @@ def tell(
     lines += [f"But {problem}: it needs a look, or a deploy." for problem in processes]
     if state.way_back is not None and state.way_back.good:
         lines.append(
-            f"Run {state.way_back.run} calls it good and is not done; if nothing more is heard of it, the host stays with this release."
+            f"Run {state.way_back.run} calls it good and is not done; if nothing more is heard of it, the host does what the others do."
         )
     elif state.way_back is not None:
         to = state.way_back.position.release if state.way_back.position else "serving nothing"

@@ -10,10 +10,14 @@ What is known of a host is what its phases have returned, under the names that t
 from __future__ import annotations
 
 import typing as t
+from urllib.parse import urlsplit
 
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _state
 
 Known = t.Mapping[str, t.Mapping[str, t.Any]]
+
+# What the proxy's own host reaches it by, unless it listens on one address alone.
+LOOPBACK = "127.0.0.1"
 
 UNREACHABLE = "it did not answer"
 NOT_BACK = "it was not told to go back: it did not answer"
@@ -66,7 +70,24 @@ def judge(known: Known, reached: t.Collection[str], allow: int) -> t.Dict[str, t
     apart = disagreement(known)
     go_on = len(left) <= allow and len(left) < len(known) and not apart
     others = apart or f"It goes back with {', '.join(left)}." if left or apart else ""
-    return {"left": list(left), "go_on": go_on, "why": left, "why_all": others, "spread": spread(known)}
+    peers = {host: health_url(host, facts) for host, facts in known.items() if host not in left and facts.get("switch_done")}
+    return {
+        "left": list(left),
+        "go_on": go_on,
+        "why": left,
+        "why_all": others,
+        "spread": spread(known),
+        "peers": {host: url for host, url in peers.items() if url},
+    }
+
+
+def health_url(host: str, facts: t.Mapping[str, t.Any]) -> str:
+    """Where a host tells its health, as the others reach it: its load balancers have the same way. Empty without a proxy of ours."""
+    own = urlsplit(((facts.get("app_declaration") or {}).get("health") or {}).get("url") or "")
+    if own.hostname != LOOPBACK:
+        return own.geturl()
+    address = str(facts.get("load_balancer_member_address") or facts.get("ansible_host") or host)
+    return own._replace(netloc=f"{f'[{address}]' if ':' in address else address}:{own.port}").geturl()
 
 
 def table(rows: t.Sequence[t.Sequence[str]]) -> str:

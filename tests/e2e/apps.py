@@ -113,6 +113,18 @@ class App:
         """What the host has written down of itself."""
         return json.loads((host or self.host).read(f"{self.root}/.deploy/state.json"))
 
+    def wait_for_state(self, what: t.Callable[[t.Any], bool], *hosts: Host, timeout: float = 45) -> None:
+        """Wait until something is true of the state of each of these hosts, or of the only one."""
+        deadline = time.monotonic() + timeout
+        for host in hosts or (self.host,):
+            while not what(state := self.state(host)):
+                assert time.monotonic() < deadline, f"{host.name} after {timeout:g} s: {state}"
+                time.sleep(0.2)
+
+    def wait_until_disarmed(self, *hosts: Host) -> None:
+        """Until the host is no longer on trial, whatever it serves then."""
+        self.wait_for_state(lambda state: state["way_back"] is None, *hosts)
+
     def live(self, host: Host | None = None) -> str:
         """The id of the release that the host serves."""
         return str(self.state(host)["live"]["release"])

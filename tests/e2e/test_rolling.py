@@ -159,13 +159,6 @@ def test_a_minority_is_left_behind_and_the_next_deploy_takes_it_along(shop: App,
     assert in_the_pool(shop, balancer)[three.name] == "UP"
 
 
-def wait(what: t.Callable[[], bool], timeout: float = 30) -> None:
-    deadline = time.monotonic() + timeout
-    while not what():
-        assert time.monotonic() < deadline
-        time.sleep(0.2)
-
-
 STATE = "/opt/fleet/.deploy/state.json"
 
 
@@ -201,7 +194,7 @@ def test_a_host_that_cannot_commit_takes_the_commit_of_the_others_back(shop: App
         assert shop.state(host)["way_back"] is None
     three.run(["umount", "--lazy", STATE])
     end_lease(three, shop.root)
-    wait(lambda: shop.state(three)["way_back"] is None)
+    shop.wait_until_disarmed(three)
     three.run(["rm", "-f", "/opt/fleet/.deploy/lock.json"])
     all_serve(shop, served)
 
@@ -265,12 +258,69 @@ def test_between_the_two_steps_of_a_commit_only_its_run_goes_back(shop: App, tmp
     assert module.must("release_revert", **phase)["serves"] == first
     assert (shop.live(host), shop.state(host)["way_back"]) == (first, None)
     called_good("silent", second, 10)
-    wait(lambda: shop.state(host)["way_back"] is None)
+    shop.wait_until_disarmed(host)
     assert shop.live(host) == second
     assert shop.only_unit(host)
     assert shop.manifests(host)[second]["previous"] == first
     assert audit(shop, host)[-1]["phase"] == "commit"
     assert audit(shop, host)[-1]["who"] == "the safety net"
+
+
+def in_the_midst_of_the_commit(shop: App, tmp_path: Path, heard: t.Collection[Host], lease: int) -> tuple[str, str]:
+    """All serve another release, and its run falls silent when only some have heard that it is good. What they served, and what they serve."""
+    # Hosts that were left behind before have served other releases.
+    shop.deploy("1.0.0")
+    first = shop.live()
+    shop.deploy("1.1.0")
+    second = shop.live()
+    shop.roll_back()
+    all_serve(shop, first)
+    health = shop.manifests(shop.host)[second]["health"]["url"]
+    urls = {host.name: health.replace("127.0.0.1", host.address) for host in shop.hosts}
+    for host in shop.hosts:
+        (tmp_path / host.name).mkdir()
+        module = Module(host, tmp_path / host.name)
+        phase = {"app": shop.name, "root": shop.root, "run": "silent", "lease": lease}
+        module.must("release_switch", release=second, **phase)
+        if host in heard:
+            peers = {name: url for name, url in urls.items() if name != host.name}
+            module.must("release_commit", release=second, revocable=True, peers=peers, **phase)
+    assert {shop.live(host) for host in shop.hosts} == {second}
+    return first, second
+
+
+def come_to_an_end(shop: App) -> None:
+    shop.wait_until_disarmed(*shop.hosts)
+    for host in shop.hosts:
+        # What a dead run leaves of its lock is over, and in nobody's way.
+        host.run(["rm", "-f", f"{shop.root}/.deploy/lock.json"])
+
+
+@pytest.mark.parametrize("heard", [1, 2, 3])
+def test_a_run_that_dies_in_the_midst_of_the_commit_leaves_hosts_that_agree(shop: App, tmp_path: Path, heard: int) -> None:
+    """Fails when a host that has called the release good does not ask the others."""
+    first, second = in_the_midst_of_the_commit(shop, tmp_path, shop.hosts[:heard], 10)
+    come_to_an_end(shop)
+    all_serve(shop, second if heard == len(shop.hosts) else first)
+    for host in shop.hosts:
+        assert shop.only_unit(host)
+        assert audit(shop, host)[-1]["who"] == "the safety net"
+    if heard < len(shop.hosts):
+        assert "serves version 1.0.0" in audit(shop, shop.host)[-1]["why"]
+
+
+def test_a_host_that_cannot_ask_the_others_waits_until_it_can(shop: App, tmp_path: Path) -> None:
+    """Fails when no answer is taken for a yes."""
+    one, *others = shop.hosts
+    first, second = in_the_midst_of_the_commit(shop, tmp_path, [one], 10)
+    port = shop.state(one)["way_back"]["peers"][others[0].name].rpartition(":")[2].partition("/")[0]
+    with one.without("OUTPUT", "-p", "tcp", "--dport", port):
+        shop.wait_until_disarmed(*others)
+        time.sleep(15)
+        assert shop.state(one)["way_back"]["good"]
+        assert shop.live(one) == second
+    come_to_an_end(shop)
+    all_serve(shop, first)
 
 
 def test_they_roll_back_in_batches(shop: App, balancer: Host) -> None:

@@ -7,11 +7,14 @@
 from __future__ import annotations
 
 import re
+import signal
+import time
 
 import pytest
 from e2e.apps import App
 from e2e.conftest import NewApp
 from e2e.traffic import under_load
+from fault.leases import end_lease
 
 from lab.hosts import Host
 
@@ -24,6 +27,20 @@ def shop(new_shop: NewApp, two_hosts: list[Host]) -> App:
     app = new_shop("pair", two_hosts, app_start_timeout=15)
     app.deploy("1.0.0")
     return app
+
+
+MUTEX = "/opt/pair/.deploy/host.mutex"
+
+# Whoever has it, and whoever waits for it.
+END_ALL_AT = """
+import glob, os, signal, sys
+for link in glob.glob("/proc/[0-9]*/fd/*"):
+    try:
+        if os.readlink(link) == sys.argv[1]:
+            os.kill(int(link.split("/")[2]), signal.SIGKILL)
+    except OSError:
+        pass
+"""
 
 
 def make_elsewhere(host: Host) -> None:
@@ -87,6 +104,31 @@ def test_both_go_back_on_request(shop: App) -> None:
         assert shop.version(host) == "2.0.0"
     shop.roll_back()
     both_as_before(shop, first)
+
+
+def test_a_controller_that_dies_as_it_commits_leaves_hosts_that_agree(shop: App) -> None:
+    """One has heard that the release is good, and the other has not: it cannot work on the app when it is told."""
+    served = shop.live()
+    one, two = shop.hosts
+    deploy = shop.project.start("deploy", app_version="1.1.0", app_watch=3)
+    deploy.wait_for("Watch it]")
+    # In line behind the watch, which is at work there, and before what comes next.
+    while two.run(["flock", "--nonblock", MUTEX, "true"], check=False).returncode == 0:
+        time.sleep(0.1)
+    two.run(["systemd-run", "--quiet", "--unit=in-the-way", "flock", MUTEX, "sleep", "60"])
+    deploy.wait_for("Call it good]")
+    shop.wait_for_state(lambda state: state["way_back"]["good"], one)
+    deploy.send(signal.SIGKILL)
+    deploy.wait()
+    two.run(["python3", "-c", END_ALL_AT, MUTEX])
+    assert not shop.state(two)["way_back"]["good"]
+    for host in shop.hosts:
+        end_lease(host, shop.root)
+    shop.wait_until_disarmed(*shop.hosts)
+    for host in shop.hosts:
+        # What a dead run leaves of its lock is over, and in nobody's way.
+        host.run(["rm", "-f", "/opt/pair/.deploy/lock.json"])
+    both_as_before(shop, served)
 
 
 def test_instances_on_both_hosts_go_back_when_one_host_fails(shop: App) -> None:

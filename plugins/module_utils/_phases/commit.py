@@ -21,6 +21,7 @@ SPEC: t.Dict[str, t.Any] = {
     "release": {"type": "str", "required": True},
     "keep": {"type": "int", "default": 5},
     "revocable": {"type": "bool", "default": False},
+    "peers": {"type": "dict", "default": {}},
 }
 
 
@@ -46,7 +47,8 @@ class Commit:
         if options["revocable"]:
             if state.way_back is None or state.way_back.good:
                 return []
-            return [Change("safety net", "goes back", "goes back only if the run says so", partial(_transition.call_good, layout))]
+            call_good = partial(_transition.call_good, layout, options["peers"])
+            return [Change("safety net", "goes back", "goes back only if the run or another host says so", call_good)]
         unlock = Change("lock", options["run"], None, partial(_lock.free, layout, options["run"]))
         if state.way_back is None or state.live is None:
             return [unlock]

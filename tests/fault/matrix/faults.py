@@ -23,7 +23,8 @@ from lab.deployment import Running
 SSH = ("INPUT", "-p", "tcp", "--dport", "22")
 # A run that has not ended this long after its fault is over waits for something that will not come.
 PATIENCE = 150.0
-# From here on, a host that falls silent stays with the release, and whoever waits for another one has until then to say otherwise: that time has to be real.
+# From here on, a host that falls silent does what the others do when its lease is over, and whoever waits for it has until then to take them back: that time
+# has to be real.
 DECISION = "Call it good"
 DATABASE_GONE = 20.0
 
@@ -78,7 +79,7 @@ class Scene:
             time.sleep(shop.lease)
         else:
             shop.pass_lease()
-        shop.wait_until(lambda: not any(shop.on_all(shop.armed)), SLACK, "the hosts that can be seen have gone back")
+        shop.wait_until(lambda: not any(shop.on_all(shop.goes_back_alone)), SLACK, "the hosts that can be seen have gone back")
 
 
 def _signal(number: signal.Signals) -> t.Callable[[Scene], None]:

@@ -208,10 +208,18 @@ class FleetShop:
         self.on_all(lambda host: end_lease(host, ROOT))
 
     def armed(self, host: Host) -> bool:
+        return bool(self._way_back(host))
+
+    def goes_back_alone(self, host: Host) -> bool:
+        """Armed, and not in doubt: one that has called the release good asks the others first, and has to reach them."""
+        way_back = self._way_back(host)
+        return bool(way_back) and not way_back["good"]
+
+    def _way_back(self, host: Host) -> t.Dict[str, t.Any]:
         if host.state != "running":
-            return False
+            return {}
         state = json.loads(host.run(["cat", f"{ROOT}/.deploy/state.json"]).stdout)
-        return bool(state.get("way_back"))
+        return state.get("way_back") or {}
 
     def wait_until_quiet(self, running: Running, seconds: float = 4, timeout: float = 120) -> None:
         """Until the run has ended, or waits for a host that says nothing: no new task, and nothing at work on the hosts that can be seen."""

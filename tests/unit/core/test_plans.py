@@ -210,7 +210,7 @@ def test_check_mode_plans_with_a_release_that_is_not_staged():
 
 
 def committed(state, keep=5, revocable=False):
-    options = {**OPTIONS, "keep": keep, "revocable": revocable}
+    options = {**OPTIONS, "keep": keep, "revocable": revocable, "peers": {}}
     return [(change.target, change.before, change.after) for change in commit.Commit().plan(options, state)]
 
 
@@ -236,7 +236,7 @@ def test_what_can_still_be_taken_back_gives_up_nothing():
     """Fails where the first step of a fleet's commit stops the old slot, disarms, or frees the lock."""
     trial = State(live=LIVE).arm("run1", Position("green", "2-b"), 2.0)
     assert [change[0] for change in committed(trial, revocable=True)] == ["safety net"]
-    good = trial.call_good()
+    good = trial.call_good({})
     assert good.armed_by("run1") and good.committed == LIVE
     assert committed(good, revocable=True) == []
     assert committed(good) == committed(trial)

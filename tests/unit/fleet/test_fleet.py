@@ -25,7 +25,31 @@ def test_all_are_well():
         "why": {},
         "why_all": "",
         "spread": 0.0,
+        "peers": {},
     }
+
+
+def declared(url, **more):
+    return {**MOVED, "app_declaration": {"health": {"url": url}}, **more}
+
+
+@pytest.mark.parametrize(
+    "facts,url",
+    [
+        (declared("http://127.0.0.1:80/health"), "http://web1:80/health"),
+        (declared("http://127.0.0.1:80/health", ansible_host="192.0.2.11"), "http://192.0.2.11:80/health"),
+        (declared("https://127.0.0.1:443/h", ansible_host="2001:db8::1"), "https://[2001:db8::1]:443/h"),
+        (declared("http://127.0.0.1:80/h", ansible_host="bastion", load_balancer_member_address="10.0.0.1"), "http://10.0.0.1:80/h"),
+        (declared("http://192.0.2.99:80/health", ansible_host="192.0.2.11"), "http://192.0.2.99:80/health"),
+    ],
+)
+def test_where_the_others_ask_a_host_for_its_health(facts, url):
+    assert _fleet.judge({"web1": facts, "web2": LEFT}, ["web1", "web2"], 1)["peers"] == {"web1": url}
+
+
+def test_who_has_no_proxy_of_ours_and_who_has_not_moved_is_not_asked():
+    known = {"web1": declared(""), "web2": {"app_declaration": {"health": {"url": "http://127.0.0.1:80/health"}}}}
+    assert _fleet.judge(known, list(known), 0)["peers"] == {}
 
 
 @pytest.mark.parametrize("allow,go_on", [(0, False), (1, True)])
