@@ -6,6 +6,7 @@
 
 from __future__ import annotations
 
+import json
 import re
 import signal
 import time
@@ -16,6 +17,7 @@ from e2e.conftest import NewApp
 from e2e.traffic import under_load
 from fault.leases import end_lease
 
+from lab import engine
 from lab.hosts import Host
 
 # A new release wants its database in another directory, which somebody has to make on every host first.
@@ -128,6 +130,31 @@ def test_a_controller_that_dies_as_it_commits_leaves_hosts_that_agree(shop: App)
     for host in shop.hosts:
         # What a dead run leaves of its lock is over, and in nobody's way.
         host.run(["rm", "-f", "/opt/pair/.deploy/lock.json"])
+    both_as_before(shop, served)
+
+
+@pytest.mark.parametrize("offset,said", [("+10m", "behind"), ("-10m", "ahead of")])
+def test_clocks_that_disagree_by_minutes_are_told_and_harm_nobody(
+    shop: App, monkeypatch: pytest.MonkeyPatch, offset: str, said: str
+) -> None:
+    """The controller's clock is early or late. Fails where a host measures the lease with any clock but its own."""
+    served = shop.live()
+    engine.install("faketime", "faketime")
+    command = shop.project.command
+    monkeypatch.setattr(shop.project, "command", lambda *arguments, **extra: ["faketime", "-f", offset, *command(*arguments, **extra)])
+    deploy = shop.project.start("deploy", app_version="1.1.0", app_watch=5)
+    deploy.wait_for("Watch it]")
+    for host in shop.hosts:
+        lock = json.loads(host.read(f"{shop.root}/.deploy/lock.json"))
+        assert 0 < lock["deadline"] - float(host.run(["date", "+%s"]).stdout) <= lock["lease"] + 1
+    played = deploy.wait()
+    assert played.ok, played.output
+    # In one warning, where both are off by the same number of seconds.
+    told = re.findall(rf"warning on (.*): clock\n +found: +(\d+) s {said} the controller's", played.output)
+    assert {name for names, _seconds in told for name in names.split(", ")} == {host.name for host in shop.hosts}, played.output
+    assert all(590 < int(seconds) < 610 for _names, seconds in told)
+    assert [shop.version(host) for host in shop.hosts] == ["1.1.0", "1.1.0"]
+    shop.roll_back()
     both_as_before(shop, served)
 
 
