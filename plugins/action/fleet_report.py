@@ -14,7 +14,7 @@ from ansible_collections.bulletproof.deploy.plugins.plugin_utils import _fleet
 Options = t.Mapping[str, t.Any]
 
 ARGUMENT_SPEC: t.Dict[str, t.Dict[str, t.Any]] = {
-    "of": {"type": "str", "required": True, "choices": ["batch", "verdict", "failure", "partial", "status"]},
+    "of": {"type": "str", "required": True, "choices": ["batch", "failure", "partial", "status"]},
     "hosts": {"type": "list", "elements": "str", "required": True},
     "reached": {"type": "list", "elements": "str", "default": []},
     "allow": {"type": "int", "default": 0},
@@ -29,8 +29,6 @@ class ActionModule(ActionBase):
 
     TRANSFERS_FILES = False
     _requires_connection = False
-    # Once for all hosts, like run_once; but a failure of a task that runs once marks every host but the first twice, and the second mark takes its rescue away.
-    BYPASS_HOST_LOOP = True
     _supports_check_mode = True
     _supports_async = False
 
@@ -44,11 +42,6 @@ class ActionModule(ActionBase):
 
 def _batch(known: _fleet.Known, options: Options) -> t.Dict[str, t.Any]:
     return _fleet.judge(known, options["reached"], options["allow"])
-
-
-def _verdict(known: _fleet.Known, options: Options) -> t.Dict[str, t.Any]:
-    judged = _batch(known, options)
-    return {"failed": not judged["go_on"], "msg": judged["why_all"]}
 
 
 def _failure(known: _fleet.Known, options: Options) -> t.Dict[str, t.Any]:
@@ -71,4 +64,4 @@ def _status(known: _fleet.Known, options: Options) -> t.Dict[str, t.Any]:
     return {"failed": bool(wrong), "msg": told, "wrong": wrong, "_ansible_verbose_always": True}
 
 
-REPORTS = {"batch": _batch, "verdict": _verdict, "failure": _failure, "partial": _partial, "status": _status}
+REPORTS = {"batch": _batch, "failure": _failure, "partial": _partial, "status": _status}

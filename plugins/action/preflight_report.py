@@ -36,11 +36,14 @@ class ActionModule(ActionBase):
         failed = any(one["severity"] == "error" for one in findings)
         # A warning is no failure, and nobody would see it in a task that went well.
         up_to_date = not failed and all(answer.get("up_to_date") for answer in answers.values())
+        environment = any((known[host].get("app_declaration") or {}).get("environment") for host in answers)
+        prepare = environment or not all((answer or {}).get("configured") for answer in answers.values())
         return {
             **result,
             "changed": False,
             "failed": failed,
             "msg": text,
             "up_to_date": up_to_date,
+            "prepare": prepare,
             "_ansible_verbose_always": bool(findings),
         }

@@ -21,13 +21,12 @@ options:
   of:
     description:
       - C(batch) tells who has stayed behind, and whether the others may go on. It never fails.
-      - C(verdict) fails when C(batch) says that the others may not go on, for all hosts at once, so that all come to their rescue. Not with C(run_once).
       - C(failure) is the end of a run that has gone back, as a table of the hosts. It fails.
       - C(partial) is the end of one that was committed without some hosts. It fails, too.
       - C(status) shows what the hosts serve, and fails when one does not answer, or does not serve what it should, or when they do not agree.
     type: str
     required: true
-    choices: [batch, verdict, failure, partial, status]
+    choices: [batch, failure, partial, status]
   hosts:
     description: The hosts of the run.
     type: list
@@ -65,14 +64,6 @@ EXAMPLES = r"""
     allow: 1
   run_once: true
   register: switch_fleet
-
-- name: Go back with the others
-  bulletproof.deploy.fleet_report:
-    of: verdict
-    hosts: "{{ ansible_play_hosts_all }}"
-    reached: "{{ ansible_play_hosts }}"
-    allow: 1
-  when: not switch_fleet.go_on
 """
 
 RETURN = r"""

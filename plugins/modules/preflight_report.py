@@ -52,6 +52,10 @@ up_to_date:
   description: Whether there is nothing to do on any host.
   returned: success
   type: bool
+prepare:
+  description: Whether the declaration asks for something on a host beside the release, its configuration or its environment.
+  returned: always
+  type: bool
 msg:
   description: The report.
   returned: always
