@@ -156,8 +156,8 @@ def test_no_server_is_a_loss() -> None:
     assert report["longest_gap"] == pytest.approx(0.1, abs=0.05)
 
 
-# One connection, but for a moment in which this machine has other things to do: a request that is due while the last one waits for its answer opens another. Where
-# none is kept, there are twenty.
+# One connection, but for a moment in which this machine has other things to do: a request that is due while the last one waits for its answer opens another.
+# Where none is kept, there are twenty.
 FEW = 5
 
 
