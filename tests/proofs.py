@@ -499,6 +499,13 @@ PROOFS = (
         "integration/load_balancer/test_load_balancer.py::test_a_load_balancer_that_is_gone_is_its_own_fault[haproxy]",
     ),
     Proof(
+        "dead-connections",
+        "../plugin_utils/_early.py",
+        "            connection.reset()\n",
+        "            pass\n",
+        "fault/test_connection.py::test_a_connection_that_openssh_kept_and_that_leads_nowhere",
+    ),
+    Proof(
         "links-of-log-files",
         "_places.py",
         "os.O_WRONLY | os.O_CREAT | os.O_NOFOLLOW | os.O_NONBLOCK",

@@ -53,7 +53,7 @@ class ActionModule(ActionBase):
         phase = phase_of(name)
         if phase is not None:
             options.update(as_text(phase.SPEC, options))
-        _early.wait((task_vars or {})["inventory_hostname"])
+        _early.wait(self._connection, (task_vars or {})["inventory_hostname"])
         done = self._run_kept(name, phase, options, task_vars or {})
         if done is None:
             options.update(phase=name, code=code_digest())

@@ -18,6 +18,7 @@ import time
 import typing as t
 
 from ansible import constants
+from ansible.errors import AnsibleError
 
 # Seconds. A host that has not answered by then may not answer at all: whoever needs it finds that out alone, in its own time.
 PATIENCE = 2.0
@@ -53,8 +54,12 @@ def connect(connection: t.Any, host: str) -> None:
         os.close(lock)
 
 
-def wait(host: str) -> None:
-    """Wait for a connection that was begun, so that it is not opened twice; ``PATIENCE`` at most."""
+def wait(connection: t.Any, host: str) -> None:
+    """Wait for a connection that was begun, so that it is not opened twice; ``PATIENCE`` at most.
+
+    One that does not answer by then may be of an earlier run, kept by OpenSSH, and lead through a network that was cut since: TCP then waits for a minute
+    and more before it tries again. Nobody is to take it any more; who has it keeps it (ssh(1), ``-O stop``).
+    """
     try:
         lock = os.open(_lock_of(host), os.O_RDWR | os.O_CLOEXEC)
     except OSError:
@@ -66,5 +71,9 @@ def wait(host: str) -> None:
                 fcntl.flock(lock, fcntl.LOCK_SH | fcntl.LOCK_NB)
                 return
             time.sleep(LOOK_AGAIN)
+        # Once for a run: what it opens now is its own.
+        os.unlink(_lock_of(host))
+        with contextlib.suppress(AnsibleError):
+            connection.reset()
     finally:
         os.close(lock)

@@ -36,6 +36,18 @@ def test_the_connection_is_cut_until_the_lease_has_ended(shop):
     shop.deploy(shop.other)
 
 
+def test_a_connection_that_openssh_kept_and_that_leads_nowhere(shop):
+    """The network was cut and is well again, but what an earlier run has left of its connections does not know yet. Fails when the next run relies on it."""
+    shop.deploy(shop.other)
+    kept = shop.host.run(["ss", "--no-header", "--tcp", "--numeric", "state", "established", "sport = :22"]).stdout
+    ports = {line.split()[-1].rpartition(":")[2] for line in kept.splitlines()}
+    assert ports, "OpenSSH keeps no connection: this proves nothing"
+    with contextlib.ExitStack() as dead:
+        for port in ports:
+            dead.enter_context(shop.host.without("INPUT", "-p", "tcp", "--sport", port))
+        shop.deploy(shop.other)
+
+
 def test_the_module_is_killed_on_the_host(shop):
     """SIGKILL to the module in the middle of the switch. Fails without the rescue's revert."""
     before = shop.serving()

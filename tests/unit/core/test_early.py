@@ -9,6 +9,7 @@ from __future__ import annotations
 import subprocess
 import sys
 import time
+import typing as t
 from pathlib import Path
 
 import pytest
@@ -21,13 +22,17 @@ class Connection:
 
     def __init__(self, mark: Path, transport: str = "ssh", ssh_args: str = "-o ControlPersist=60s", fails: bool = False) -> None:
         self.mark, self.transport, self.ssh_args, self.fails = mark, transport, ssh_args, fails
+        self.takes, self.reset_at = 0.3, t.cast("list[float]", [])
 
     def get_option(self, name: str) -> str:
         assert name == "ssh_args"
         return self.ssh_args
 
+    def reset(self) -> None:
+        self.reset_at.append(time.monotonic())
+
     def exec_command(self, command: str, sudoable: bool) -> None:
-        time.sleep(0.3)
+        time.sleep(self.takes)
         if self.fails:
             raise RuntimeError("unreachable")
         self.mark.write_text(command)
@@ -41,9 +46,11 @@ def place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
 def test_nobody_waits_for_it_but_who_needs_it(tmp_path: Path) -> None:
     """Fails when the first phase does not wait: it would open a connection of its own beside the one that is on its way."""
     mark = tmp_path / "open"
-    _early.connect(Connection(mark), "web/1")
+    connection = Connection(mark)
+    _early.connect(connection, "web/1")
     assert not mark.exists()
-    _early.wait("web/1")
+    _early.wait(connection, "web/1")
+    assert not connection.reset_at
     assert mark.read_text() == "true"
 
 
@@ -68,26 +75,42 @@ _early.connect(Slow(), "web1")
 
 
 def test_one_that_fails_is_waited_for_no_longer(tmp_path: Path) -> None:
-    _early.connect(Connection(tmp_path / "open", fails=True), "web1")
-    _early.wait("web1")
+    connection = Connection(tmp_path / "open", fails=True)
+    _early.connect(connection, "web1")
+    _early.wait(connection, "web1")
     assert not (tmp_path / "open").exists()
 
 
 def test_one_on_its_way_is_not_opened_twice(tmp_path: Path) -> None:
-    _early.connect(Connection(tmp_path / "first"), "web1")
+    connection = Connection(tmp_path / "first")
+    _early.connect(connection, "web1")
     _early.connect(Connection(tmp_path / "second"), "web1")
-    _early.wait("web1")
+    _early.wait(connection, "web1")
     assert (tmp_path / "first").exists() and not (tmp_path / "second").exists()
 
 
 @pytest.mark.parametrize("other", [{"transport": "local"}, {"ssh_args": "-C"}])
 def test_a_connection_that_would_not_be_kept_is_not_opened(tmp_path: Path, other: dict[str, str]) -> None:
-    _early.connect(Connection(tmp_path / "open", **other), "web1")
-    _early.wait("web1")
+    connection = Connection(tmp_path / "open", **other)
+    _early.connect(connection, "web1")
+    _early.wait(connection, "web1")
     time.sleep(0.4)
     assert not (tmp_path / "open").exists()
 
 
 def test_who_began_none_waits_for_none(tmp_path: Path) -> None:
-    _early.wait("web1")
+    _early.wait(Connection(tmp_path / "open"), "web1")
     assert list(tmp_path.iterdir()) == []
+
+
+def test_one_that_does_not_answer_is_taken_by_nobody_any_more(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Fails when each phase gives up anew: the second one's connection is the run's own."""
+    monkeypatch.setattr(_early, "PATIENCE", 0.2)
+    connection = Connection(tmp_path / "open")
+    connection.takes = 3
+    _early.connect(connection, "web1")
+    _early.wait(connection, "web1")
+    assert len(connection.reset_at) == 1
+    began = time.monotonic()
+    _early.wait(connection, "web1")
+    assert len(connection.reset_at) == 1 and time.monotonic() - began < 0.2
