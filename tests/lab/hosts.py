@@ -165,13 +165,16 @@ class Host:
 
     def fill_disk(self, path: str) -> None:
         """Take all room of the file system that a directory is on. One of the machine's own disks is refused."""
-        free = int(self.run(["df", "-k", "--output=avail", path]).stdout.split()[-1])
-        if free > LARGEST_DISK_KB:
-            raise LabError(
-                f"{path} on {self.name} has {free // 1024} MB free: that is this machine's own disk.", "give the host a small one."
-            )
-        if free > 0:
-            self.run(["fallocate", "--length", f"{free}KiB", f"{path}/{FILLING}"])
+        # Somebody else may take some of the room first.
+        for _time in range(20):
+            free = int(self.run(["df", "-k", "--output=avail", path]).stdout.split()[-1])
+            if free > LARGEST_DISK_KB:
+                raise LabError(
+                    f"{path} on {self.name} has {free // 1024} MB free: that is this machine's own disk.", "give the host a small one."
+                )
+            if free <= 0 or self.run(["fallocate", "--length", f"{free}KiB", f"{path}/{FILLING}"], check=False).returncode == 0:
+                return
+        raise LabError(f"{path} on {self.name} cannot be filled: {free} KB stay free.", "look who makes and removes files there.")
 
     def free_disk(self, path: str) -> None:
         self.run(["rm", "-f", f"{path}/{FILLING}"])
