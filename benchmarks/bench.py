@@ -11,10 +11,12 @@ as busy for all, and ratios are taken within a round. The report goes to standar
 from __future__ import annotations
 
 import argparse
+import itertools
 import json
 import os
 import re
 import shutil
+import statistics
 import subprocess
 import sys
 import time
@@ -30,7 +32,7 @@ sys.path[:0] = [str(REPOSITORY / "tests"), str(REPOSITORY / "examples"), str(HER
 
 import versions  # noqa: E402
 from contenders import ON_HOST, PLACE, CannotMeasure, Command, Contender, Ours, contenders, write_ssh_config  # noqa: E402
-from report import Measured, Report  # noqa: E402
+from report import CAPISTRANO, OURS, Measured, Report  # noqa: E402
 
 import lab  # noqa: E402
 from lab import access  # noqa: E402
@@ -124,6 +126,20 @@ class Bench:
             self.time("A4", contender, self.hosts, contender.deploy(self.hosts, first), first)
         for contender in self.contenders:
             self.time("B4", contender, self.hosts, contender.deploy(self.hosts, second), second)
+
+    def code_change(self, times: int) -> str:
+        """The update of all hosts again and again, beside Capistrano alone, in turn: what is even needs more than a few rounds."""
+        pair = [contender for contender in self.contenders if contender.name in (OURS, CAPISTRANO)]
+        first = next(self.versions)
+        for contender in pair:
+            contender.remove(self.hosts)
+            self.time("A4", contender, self.hosts, contender.deploy(self.hosts, first), first)
+        for version in itertools.islice(self.versions, times):
+            for contender in pair:
+                self.time("B4", contender, self.hosts, contender.deploy(self.hosts, version), version)
+        ratios = sorted(self.measured.ratios("B4", CAPISTRANO))
+        seconds = (f"{one.name}: {' '.join(f'{each:.2f}' for each in self.measured.seconds['B4', one.name])} s" for one in pair)
+        return "\n".join([*seconds, f"ratio {statistics.median(ratios):.2f} [{ratios[0]:.2f}-{ratios[-1]:.2f}]"])
 
     def time(self, what: str, contender: Contender, hosts: Sequence[Host], command: Command, version: str) -> str:
         """Time a whole process, which has to open its connections itself."""
@@ -292,6 +308,9 @@ def main() -> int:
     parser.add_argument(
         "--hosts", type=int, default=4, metavar="N", help="hosts of the larger deploys; 1: none of them (default: %(default)s)"
     )
+    parser.add_argument(
+        "--code-change", type=int, metavar="N", help="only the code change on all hosts, N times, beside Capistrano; no results.md"
+    )
     parser.add_argument("--quick", action="store_true", help="one round, one host, and no results.md")
     options = parser.parse_args()
     if options.quick:
@@ -299,6 +318,9 @@ def main() -> int:
     load = os.getloadavg()[0]
     try:
         bench = Bench([f"bench-{number}" for number in range(1, options.hosts + 1)], DATABASE_MEGABYTES // (10 if options.quick else 1))
+        if options.code_change:
+            print(bench.code_change(options.code_change))
+            return 0
         problems = bench.carry_out(options.rounds)
     except CannotMeasure as problem:
         print(problem, file=sys.stderr)
