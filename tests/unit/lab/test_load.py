@@ -156,29 +156,27 @@ def test_no_server_is_a_loss() -> None:
     assert report["longest_gap"] == pytest.approx(0.1, abs=0.05)
 
 
-# One connection, but for a moment in which this machine has other things to do: a request that is due while the last one waits for its answer opens another.
-# Where none is kept, there are twenty.
-FEW = 5
+# Requests a second, so few that none is due while the last one waits for its answer, even on a busy machine: it would open a connection of its own.
+UNHURRIED = 10
 
 
 @pytest.mark.parametrize("do", ["last", "idle"])
 def test_a_connection_closed_between_requests_is_no_loss(do: str) -> None:
-    report, server = observe(lambda n: do if n % 4 == 3 else "good", {"keepalive": 1}, rate=50)
+    report, server = observe(lambda n: do if n % 4 == 3 else "good", {"keepalive": 1}, rate=UNHURRIED)
     assert report["lost"] == 0
-    assert server.connections == pytest.approx(report["sent"] / 4, abs=FEW - 1)
+    assert server.connections == pytest.approx(report["sent"] / 4, abs=1)
 
 
 def test_keepalive_keeps_and_new_does_not() -> None:
-    report, server = observe(lambda n: "good", {"keepalive": 1}, rate=50, requests=20)
-    assert server.connections <= FEW
-    report, server = observe(lambda n: "good", {"new": 1}, rate=50, requests=20)
+    report, server = observe(lambda n: "good", {"keepalive": 1}, rate=UNHURRIED, requests=20)
+    assert server.connections == 1
+    report, server = observe(lambda n: "good", {"new": 1}, rate=UNHURRIED, requests=20)
     assert server.connections == report["sent"]
 
 
 def test_chunked_answers_are_read_to_their_end() -> None:
-    report, server = observe(lambda n: "chunked", {"keepalive": 1, "post": 1}, rate=50, requests=20)
-    assert report["lost"] == 0
-    assert server.connections <= FEW
+    report, server = observe(lambda n: "chunked", {"keepalive": 1, "post": 1}, rate=UNHURRIED, requests=20)
+    assert (report["lost"], server.connections) == (0, 1)
 
 
 def test_an_error_of_the_application_is_no_loss_but_not_good_either() -> None:
