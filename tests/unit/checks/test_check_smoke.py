@@ -89,11 +89,8 @@ STEPS = [
 
 
 @pytest.fixture
-def run(serve, check, tmp_path, monkeypatch):
+def run(serve, check, tmp_path):
     """Run the steps against a store, by default over a Unix socket with the files elsewhere."""
-    from . import conftest
-
-    monkeypatch.setattr(conftest.Handler, "do_DELETE", conftest.Handler.respond, raising=False)
     elsewhere = Store(elsewhere=True)
     store = Store(serve(elsewhere))
     elsewhere.files = store.files

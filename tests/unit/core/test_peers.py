@@ -6,10 +6,7 @@
 
 from __future__ import annotations
 
-import http.server
-import json
 import os
-import threading
 
 import pytest
 from ansible_collections.bulletproof.deploy.plugins.module_utils import _manifest, _peers, _state, _unfinished
@@ -21,33 +18,14 @@ NOBODY = "http://127.0.0.1:1/health"
 
 
 @pytest.fixture
-def peer():
+def peer(serve):
     """Starts a host that answers with these bodies, one after the other, and the last one from then on; gives its URL."""
-    servers = []
 
     def start(*bodies, status=200):
         left = list(bodies)
+        return serve(lambda handler: handler.answer(status, left.pop(0) if len(left) > 1 else left[0])).url + "/health"
 
-        class Handler(http.server.BaseHTTPRequestHandler):
-            def do_GET(self):
-                content = json.dumps(left.pop(0) if len(left) > 1 else left[0]).encode()
-                self.send_response(status)
-                self.send_header("Content-Length", str(len(content)))
-                self.end_headers()
-                self.wfile.write(content)
-
-            def log_message(self, format, *arguments):
-                pass
-
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        servers.append(server)
-        return f"http://127.0.0.1:{server.server_port}/health"
-
-    yield start
-    for server in servers:
-        server.shutdown()
-        server.server_close()
+    return start
 
 
 def serves(version):

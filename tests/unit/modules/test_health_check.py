@@ -6,12 +6,10 @@
 
 from __future__ import annotations
 
-import http.server
 import json
 import os
 import subprocess
 import sys
-import threading
 
 import pytest
 import yaml
@@ -31,26 +29,14 @@ def run_module(*checks, check_mode=False, **options):
 
 
 @pytest.fixture
-def echo():
+def echo(serve):
     """The URL of a server that answers 500 and sends back what it got."""
 
-    class Handler(http.server.BaseHTTPRequestHandler):
-        def do_POST(self):
-            body = self.rfile.read(int(self.headers["Content-Length"]))
-            content = f"{body.decode()} {self.headers['Authorization']} for {self.headers['Host']}".encode()
-            self.send_response(500)
-            self.send_header("Content-Length", str(len(content)))
-            self.end_headers()
-            self.wfile.write(content)
+    def respond(handler):
+        said = f"{handler.received().decode()} {handler.headers['Authorization']} for {handler.headers['Host']}"
+        handler.answer(500, said.encode())
 
-        def log_message(self, format, *arguments):
-            pass
-
-    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-    threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-    yield f"http://127.0.0.1:{server.server_port}/"
-    server.shutdown()
-    server.server_close()
+    return f"{serve(respond).url}/"
 
 
 @pytest.mark.parametrize("check_mode", [False, True])
