@@ -148,7 +148,11 @@ class ObjectStore:
             found.empty()
             return found
         client.create_bucket(Bucket=name)
-        return Bucket(self, name)
+        made = Bucket(self, name)
+        # Room for a bucket's objects is made with the first of them, which takes seconds on a busy machine: longer than a check waits for an answer.
+        made.write("first", b"first")
+        made.remove("first")
+        return made
 
 
 class Bucket:
