@@ -137,6 +137,9 @@ def test_cells_are_the_same_for_a_seed_and_cover_every_fault_at_every_point():
         ("Commit", "SIGKILL", False),
         ("Commit", "power", False),
     }
+    assert [one for one in found if one.point != "Stage"] == cells.cells(there[2:], ["SIGKILL", "power", "crash-loop"], 3, 7), (
+        "others than without it"
+    )
     assert {one.host for one in found if one.fault == "SIGKILL"} == {0}
     assert {one.host for one in found if one.fault != "SIGKILL"} <= {1, 2, 3}
 

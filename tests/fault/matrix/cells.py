@@ -95,7 +95,6 @@ def undisturbed(shop: FleetShop) -> t.List[Point]:
 
 def cells(points: t.Sequence[Point], faults: t.Sequence[str], hosts: int, seed: int) -> t.List[Cell]:
     """Every fault at every point that goes to a host, at once and, where it takes longer than a moment, in the midst; on a host by chance."""
-    choose = random.Random(seed)
     going_out = [point for point in points if point.goes_out]
     watched = [number for number, point in enumerate(going_out) if WATCH.search(point.name)]
     found: t.List[Cell] = []
@@ -104,12 +103,11 @@ def cells(points: t.Sequence[Point], faults: t.Sequence[str], hosts: int, seed: 
             on = FAULTS[fault].on
             if on == "release" and watched and number > watched[-1]:
                 continue
-            host = choose.randint(1, hosts) if on in ("host", "release") else 0
-            found.append(Cell(point.name, fault, host))
-            host = choose.randint(1, hosts) if on in ("host", "release") else 0
-            delay = round(choose.uniform(0.2, 0.8) * point.seconds, 2)
-            if point.seconds > MOMENT and on != "release":
-                found.append(Cell(point.name, fault, host, delay))
+            for midst in (False, True) if point.seconds > MOMENT and on != "release" else (False,):
+                # What is by chance about a cell depends on nothing but its name: a matrix that is resumed has the same cells as the one that was ended.
+                choose = random.Random(f"{seed}|{point.name}|{fault}|{midst}")
+                host = choose.randint(1, hosts) if on in ("host", "release") else 0
+                found.append(Cell(point.name, fault, host, round(choose.uniform(0.2, 0.8) * point.seconds, 2) if midst else 0.0))
     return found
 
 
