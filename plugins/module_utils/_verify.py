@@ -160,8 +160,8 @@ def _hold(layout: Layout, manifest: Manifest, slots: t.Sequence[str], asks: t.Se
 
 
 def gave_no_answer(verdicts: t.Any) -> bool:
-    """Whether, of verdicts as facts, one waited for an HTTP answer and got none at all: the app may only need longer."""
-    return any(verdict["type"] in ("http", "version") and verdict["found"] is None for verdict in verdicts or ())
+    """Whether, of verdicts as facts, one waited for an answer and got none at all: the app may only need longer."""
+    return any(verdict["silent"] for verdict in verdicts or ())
 
 
 def crashed(layout: Layout, position: Position) -> t.Callable[[], t.Optional[str]]:

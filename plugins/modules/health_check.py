@@ -617,6 +617,10 @@ verdicts:
       description: How often it was attempted.
       type: int
       sample: 61
+    silent:
+      description: Whether nobody answered at all, where an answer was waited for (V(http), V(version)).
+      type: bool
+      sample: false
 """
 
 import typing as t

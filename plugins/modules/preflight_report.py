@@ -53,7 +53,7 @@ up_to_date:
   returned: success
   type: bool
 prepare:
-  description: Whether the declaration asks for something on a host beside the release, its configuration or its environment.
+  description: Whether a host has to be configured or to have its environment before the release is staged. Where none has, nobody need be asked to.
   returned: always
   type: bool
 msg:

@@ -35,7 +35,8 @@ def pytest_generate_tests(metafunc):
 def test_a_bad_version(shop, bad):
     """Fails without the check that this version is there for: crash, status, a row of answers, version, timeout, watch, max_replaced."""
     said, extra = {**BAD, **MORE}[bad]
-    shop.refused(*said, app_version=bad, **extra)
+    played = shop.refused(*said, app_version=bad, **extra)
+    assert "needs longer to start" not in played.output, "it crashed, or answered: time does not mend it"
     shop.expect(shop.serving().version)
     assert not shop.json("lock")
     assert {one["state"] for one in shop.releases().values() if one["version"] == bad} == {"bad"}

@@ -79,7 +79,7 @@ def test_one_probe_of_many_fails_by_chance(shop):
 
 def test_an_app_that_needs_longer_than_it_may(shop, request):
     """Fails without the advice in the message."""
-    shop.refused("app_start_timeout", app_version="1.2.0-very-slow-start")
+    shop.refused("needs longer to start: raise app_start_timeout", app_version="1.2.0-very-slow-start")
     if request.config.option.matrix:
         shop.deploy("1.2.0-very-slow-start", app_start_timeout=100, app_lease=200)
         shop.must("rollback")

@@ -91,6 +91,7 @@ class Verdict:
     :param verdict: "pass", "fail" or "unknown"; "unseen" only beside one that did not pass.
     :param evidence: One sentence for a person: what was found, what was expected.
     :param elapsed: Seconds from the beginning of the first attempt to the verdict.
+    :param silent: Nobody answered, which is not the same as a wrong answer.
     """
 
     name: str
@@ -101,6 +102,7 @@ class Verdict:
     expected: t.Any
     elapsed: float
     attempts: int
+    silent: bool
 
     def as_dict(self) -> t.Dict[str, t.Any]:
         return dataclasses.asdict(self)
@@ -356,6 +358,7 @@ class _Pursuit:
             expected=answer.expected,
             elapsed=round(self.elapsed, 3),
             attempts=self.attempts,
+            silent=answer.silent,
         )
 
 

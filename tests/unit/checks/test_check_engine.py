@@ -237,7 +237,7 @@ def test_checks_run_at_the_same_time_and_keep_their_order(tmp_path, serve, check
 def test_a_verdict_is_data(tmp_path, check):
     verdict = check(type="path", path=str(tmp_path))
     assert json.loads(json.dumps(verdict.as_dict())) == verdict.as_dict()
-    assert sorted(verdict.as_dict()) == ["attempts", "elapsed", "evidence", "expected", "found", "name", "type", "verdict"]
+    assert sorted(verdict.as_dict()) == ["attempts", "elapsed", "evidence", "expected", "found", "name", "silent", "type", "verdict"]
     with pytest.raises(AttributeError):
         verdict.verdict = "fail"
 
