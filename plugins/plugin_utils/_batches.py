@@ -63,6 +63,8 @@ def steps(
         hosts have ``moved`` before. After each step of some hosts follows a
         ``judge``, who says whether the others go on, but where a host is alone: there, the run ends with it.
     """
+    # Each host of a fleet makes the plan, and each look into a list of Ansible's costs: into all of one is done once.
+    batches = [list(batch) for batch in batches]
     every = [host for batch in batches for host in batch]
     several = len(every) > 1
     plan: t.List[Step] = []
@@ -76,7 +78,7 @@ def steps(
 
     moved: t.List[str] = []
     for number, batch in enumerate(batches, 1):
-        waiting = [host for host in every if host not in batch]
+        waiting = [host for other in (*batches[: number - 1], *batches[number:]) for host in other]
         ready = []
         if waiting and not check:
             ready.append(of(waiting, "renew", moved=moved))
