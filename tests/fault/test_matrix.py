@@ -13,6 +13,7 @@ import random
 
 import pytest
 from fault.matrix import cells, judge, table
+from fault.matrix.faults import FAULTS
 from fault.matrix.points import Point, points
 from fault.matrix.traffic import Window
 from fault.matrix.world import Answer, FleetShop, Seen
@@ -22,12 +23,6 @@ from lab.fleet import down_fleet, up_fleet
 OLD, NEW = "3.0.0-aaaaaaaaaaaa", "3.1.0-bbbbbbbbbbbb"
 ALLOWED = {OLD: "3.0.0", NEW: "3.1.0"}
 LOCK = {"run": "20000101T000000-abcdef", "deadline": 1000.0}
-# Faults that harm no host for longer than a moment, in phases that every strategy has.
-STEADY = [
-    (fault, point)
-    for fault in ("SIGINT", "SIGTERM", "SIGKILL")
-    for point in ("Look before anything is touched", "Stage the release", "Watch it")
-]
 
 
 def seen(host="one", release=OLD):
@@ -181,11 +176,10 @@ def shop(tmp_path_factory, request):
 
 
 def test_a_cell(shop, request):
-    """One of the steady ones; all of them, and all others, are `make fault`. In the watch, fails without the safety net's timer."""
-    choose = random.Random(request.config.option.fault_seed)
-    there = [point.name for point in cells.undisturbed(shop) if point.goes_out]
-    steady = [cells.Cell(point, fault) for fault, point in STEADY if point in there]
-    assert len(steady) == len(STEADY), f"The points have other names now: {there}"
-    result = cells.run(shop, choose.choice(steady), "blue_green, 2 hosts")
+    """Any fault at any point, by chance; all of them are `make fault`."""
+    seed = request.config.option.fault_seed
+    faults = [name for name in FAULTS if name != "balancer"]
+    cell = random.Random(seed).choice(cells.cells(cells.undisturbed(shop), faults, len(shop.apps), seed))
+    result = cells.run(shop, cell, "blue_green, 2 hosts")
     print(result.told())
     assert result.held, result.told()
