@@ -63,7 +63,7 @@ def steps(
         hosts have ``moved`` before. After each step of some hosts follows a
         ``judge``, who says whether the others go on, but where a host is alone: there, the run ends with it.
     """
-    # Each host of a fleet makes the plan, and each look into a list of Ansible's costs: into all of one is done once.
+    # Ansible renders an element of its lists anew each time that it is looked at, and every host of a fleet makes the plan: each is looked at once.
     batches = [list(batch) for batch in batches]
     every = [host for batch in batches for host in batch]
     several = len(every) > 1

@@ -79,11 +79,10 @@ def main(arguments: Sequence[str] | None = None) -> int:
     say(f"{setting}; --seed {seed}")
     prefixes = ["fleet", *(f"fleet{number}" for number in range(2, options.fleets + 1))]
     try:
-        fleets = [up_fleet(options.hosts, balancer=balanced, prefix=prefix, fresh=not options.resume) for prefix in prefixes]
-        shops = [
-            FleetShop(CACHE / prefix, fleet, options.strategy, options.start_timeout)
-            for prefix, fleet in zip(prefixes, fleets, strict=True)
-        ]
+        shops = []
+        for prefix in prefixes:
+            fleet = up_fleet(options.hosts, balancer=balanced, prefix=prefix, fresh=not options.resume)
+            shops.append(FleetShop(CACHE / prefix, fleet, options.strategy, options.start_timeout))
         points = play.undisturbed(shops)
         for point in points:
             say(f"{'point' if point.goes_out else '     '} {point.seconds:6.2f} s  {point.name}")

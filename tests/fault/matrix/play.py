@@ -11,7 +11,6 @@ import json
 import multiprocessing
 import re
 import shutil
-import signal
 import sys
 import time
 from collections.abc import Sequence
@@ -39,7 +38,7 @@ def side_by_side(shops: Sequence[FleetShop], left: Sequence[cells.Cell], setting
     :raises SystemExit: Not all of them were played.
     """
     output.parent.mkdir(parents=True, exist_ok=True)
-    # Processes: one that is ended in the midst of a cell mends what it has broken.
+    # Processes: one that is ended in the midst of a cell mends what it has broken. Forked, because that comes from the handler of signals that they inherit.
     context = multiprocessing.get_context("fork")
     turn = context.Value("i", 0)
     players = [context.Process(target=_play, args=(shop, left, setting, output, turn)) for shop in shops]
@@ -59,7 +58,6 @@ def side_by_side(shops: Sequence[FleetShop], left: Sequence[cells.Cell], setting
 
 def _play(shop: FleetShop, left: Sequence[cells.Cell], setting: str, output: Path, turn: Synchronized[int]) -> None:
     """Play cells, each from a fleet that is well, and write down each as it ends."""
-    signal.signal(signal.SIGTERM, lambda number, frame: sys.exit(f"ended by signal {number}"))
     while True:
         with turn:
             number, turn.value = turn.value, turn.value + 1
