@@ -16,6 +16,7 @@ author:
 description:
   - Keeps what is live, what a rollback would go to, and the newest good releases. A bad release never takes a good one's place.
   - Reads manifests and never looks at modification times. M(bulletproof.deploy.release_commit) does the same at the end of every deploy.
+  - It is a phase of a run, and the run holds the lock for O(lease) seconds more. By itself, free it afterwards (M(bulletproof.deploy.release_lock)).
 extends_documentation_fragment:
   - bulletproof.deploy.app
   - bulletproof.deploy.app.run
@@ -33,6 +34,12 @@ EXAMPLES = r"""
     root: /opt/shop
     run: 20260102T030405-1a2b3c
     keep: 3
+
+- name: Let others deploy
+  bulletproof.deploy.release_lock:
+    app: shop
+    root: /opt/shop
+    run: 20260102T030405-1a2b3c
 """
 
 RETURN = r"""

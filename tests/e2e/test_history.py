@@ -12,6 +12,7 @@ from e2e.apps import App
 from e2e.conftest import NewApp
 
 from lab.hosts import Host
+from lab.modules import Module
 
 FIX_PERMISSIONS = """
 - hosts: app
@@ -87,3 +88,24 @@ def test_prune_leaves_the_way_back(new_shop: NewApp, host: Host) -> None:
     assert sorted(one["version"] for one in shop.manifests().values()) == ["1.0.0", "2.0.0"]
     shop.roll_back()
     assert shop.version() == "1.0.0"
+
+
+def test_prune_by_itself(new_shop: NewApp, host: Host) -> None:
+    """The module on a host that has more than it is to keep: told beforehand, removed, and then there is nothing to do."""
+    shop = new_shop("pruned", [host], app_watch=0)
+    for version in ("1.0.0", "1.1.0", "2.0.0"):
+        shop.deploy(version)
+    (oldest,) = (release for release, one in shop.manifests().items() if one["version"] == "1.0.0")
+    module = Module(host, shop.project.directory)
+    options = {"app": "pruned", "root": shop.root, "run": "20260102T030405-1a2b3c", "keep": 1}
+    told = module.must("release_prune", "--check", "--become", **options)
+    assert told["changed"] and f"{shop.root}/releases/{oldest}" in told["pruned"]
+    assert len(shop.manifests()) == 3, "check mode removes nothing"
+    assert module.must("release_prune", "--become", **options)["pruned"] == told["pruned"]
+    assert sorted(one["version"] for one in shop.manifests().values()) == ["1.1.0", "2.0.0"]
+    assert not module.must("release_prune", "--become", **options)["changed"]
+    # It is a phase of a run, and the lock is the run's.
+    lock = {name: options[name] for name in ("app", "root", "run")}
+    assert module.must("release_lock", "--become", **lock)["was"]["run"] == options["run"]
+    shop.roll_back()
+    assert shop.version() == "1.1.0"
